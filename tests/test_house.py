@@ -12,6 +12,7 @@ import mnist_sweep
 PACKAGE = Path(mnist_sweep.__file__).parent
 # From the top down. A part imports from those below it only; those on one floor do not know each other.
 FLOORS = (
+    {"api"},
     {"cli"},
     {"driver"},
     {"results", "workers"},

@@ -46,9 +46,10 @@ def trial(number: int, epochs: int = 4, confirms: int | None = None, **values: A
 class Story:
     """Sends events to a progress or a screen."""
 
-    def __init__(self, to: Listener, space: dict[str, str] | None = None) -> None:
+    def __init__(self, to: Listener, space: dict[str, str] | None = None, config: dict[str, Any] | None = None) -> None:
         self._to = to
-        to.handle(SweepStarted(1000.0, "mlp/2025-01-01_10-00-00", {}, SPACE if space is None else space, {}, {}))
+        space = SPACE if space is None else space
+        to.handle(SweepStarted(1000.0, "mlp/2025-01-01_10-00-00", config or {}, space, {}, {}))
 
     def starts(self, number: int, slot: str = "cpu0", attempt: int = 1, **more: Any) -> None:
         self._to.handle(TrialAsked(1000.0, number))

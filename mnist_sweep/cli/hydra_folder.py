@@ -136,7 +136,7 @@ def give_up_unused() -> None:
     _multiruns.clear()
 
 
-def save_configs(config: DictConfig, hydra_config: HydraConf, folder: Path) -> None:
+def save_configs(config: DictConfig, hydra_config: HydraConf | DictConfig, folder: Path) -> None:
     """Writes the composed config and the overrides to a sweep's folder, as Hydra would, but without passwords.
 
     Args:

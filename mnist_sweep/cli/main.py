@@ -7,7 +7,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,12 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: The arguments without the program's name; the process's by default.
     """
-    # Otherwise, Python looks for garbage in all imported modules at exit, which takes 0.9 s of CPU with MLflow.
-    atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
+    debug = os.environ.get(_DEBUG, "0") == "1"
+    exit_with(lambda: _run(given, debug))
+
+
+def exit_with(run: Callable[[], int]) -> NoReturn:
+    """Runs something as this process's only work, and exits with its code, or with the one that fits its error.
+
+    Args:
+        run: Returns the exit code.
+    """
+    # Otherwise, Python looks for garbage in all imported modules at exit, which takes 0.9 s of CPU with MLflow.
+    atexit.register(gc.freeze)
     # As MLflow does, an empty variable is taken for one that is not set. Copied ones may end with a blank.
     store = os.environ.pop(STORE_VARIABLE, "").strip()
     if store:
@@ -52,13 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     hide(store)
     hide_login()
     keep_loopback_direct()
-    debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Characters that the terminal cannot show must not raise errors.
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
-        sys.exit(_run(given, debug))
+        sys.exit(run())
     except KeyboardInterrupt:
         print("mnist_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -68,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(0)
     except Exception as error:
         code, message = _explained(error)
-        _tell(message, error, debug)
+        _tell(message, error, os.environ.get(_DEBUG, "0") == "1")
         sys.exit(code)
 
 
@@ -177,7 +186,7 @@ def _sweep(given: list[str], debug: bool) -> int:
         print(f"mnist_sweep: {ignored}", file=sys.stderr)
     several = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
-    rest = [_without_secret(argument) for argument in given if argument not in flags]
+    rest = [without_secret(argument) for argument in given if argument not in flags]
     sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=several)]
     # This makes Hydra raise its errors instead of printing them.
     before = os.environ.get(_DEBUG)
@@ -267,7 +276,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None
     return launch.run(plain, claim.folder, standard_output(), baseline=before)
 
 
-def _without_secret(argument: str) -> str:
+def without_secret(argument: str) -> str:
     """Hides the password of a tracking URI in an override, which Hydra would print and write to a file."""
     from mnist_sweep.config.grammar import values_of
 

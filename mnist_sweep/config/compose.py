@@ -162,22 +162,38 @@ def defaults(overrides: Sequence[str] = (), *, whole: bool = True) -> dict[str, 
     Raises:
         UserError: An override or the user's `conf/` is wrong.
     """
+    return plain(composed(overrides)[0], whole=whole)
+
+
+def composed(overrides: Sequence[str] = ()) -> tuple[DictConfig, DictConfig]:
+    """Composes the config of a sweep without running it.
+
+    Args:
+        overrides: As on the command line, with sweeps quoted (`grammar.quote_sweeps`).
+
+    Returns:
+        The config, and Hydra's own, with the folder `run.dir` resolved.
+
+    Raises:
+        UserError: An override or the user's `conf/` is wrong.
+    """
     register()
     # While a sweep runs under Hydra, Hydra's only instance belongs to that sweep.
     before = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped.folder()), version_base="1.3"):
-            composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
-            with open_dict(composed):
-                # The name depends on Hydra's part of the config, which sweeps do not get: resolve it first.
-                composed.name = composed.name
-                del composed["hydra"]
+            config = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
+            with open_dict(config):
+                # They depend on each other: resolve them before they are taken apart.
+                config.name = config.name
+                config.hydra.run.dir = str(config.hydra.run.dir).replace("${", "\\${")
+                hydra = config.pop("hydra")
     except COMPOSITION_ERRORS as error:
         raise explain(error, overrides) from error
     finally:
         Singleton.set_state(before)
-    return plain(composed, whole=whole)
+    return config, hydra
 
 
 def baseline(

@@ -109,6 +109,7 @@ def package(run: ModelRun, folder: Path, given_up: threading.Event) -> Path:
         folder / WORKERS,
         custom_code=builder is not None,
         backend=backend.to_load(config),
+        code=run.fetch_code(config, folder),
     )
     try:
         error = run_task(workers, Package(str(folder), str(folder / PACKAGE), builder), time.monotonic, given_up)

@@ -25,14 +25,14 @@ from mnist_sweep.data.dataset import Dataset, LoadedData, split
 from mnist_sweep.driver import discovery, enqueue, task_choice, warm_start
 from mnist_sweep.driver.backend_choice import with_backend
 from mnist_sweep.journal.events import SweepStarted
-from mnist_sweep.journal.files import ARRAYS, WORKERS
+from mnist_sweep.journal.files import ARRAYS, WORKERS, code_folder
 from mnist_sweep.journal.folders import SWEEPS, find
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute, check_artifacts
 from mnist_sweep.workers import on_ray
-from mnist_sweep.workers.agent import Job
+from mnist_sweep.workers.agent import Job, carried_code
 from mnist_sweep.workers.base import Pool, Workers
 from mnist_sweep.workers.carrying import Carrier
 from mnist_sweep.workers.devices import Slot, slots
@@ -145,11 +145,17 @@ class Plan:
             wait = None if config.wait is None else seconds(config.wait)
             # On this machine, the check of the function says more.
             module = (function or "").partition(":")[0] if config.address is not None else ""
-            job = Job(config, self.most, custom_code, self.backend, carrier, module)
+            job = Job(config, self.most, custom_code, self.backend, carrier, module, carried_code(folder))
             return RemoteWorkers(transport, job, folder, say, wait)
-        recycle = config.recycle_after
         return LocalWorkers(
-            self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend, say=say
+            self.slots,
+            None,
+            folder / WORKERS,
+            config.recycle_after,
+            custom_code=custom_code,
+            backend=self.backend,
+            say=say,
+            code=code_folder(folder),
         )
 
     def check(self, schema: schemas.Schema, digest: str) -> None:

@@ -81,7 +81,7 @@ class Progress:
         self,
         objective: Objective,
         budget: SearchConfig,
-        slots: int,
+        slots: int | None,
         size: Callable[[SweepState], int | None],
         clock: Callable[[], float],
         *,
@@ -93,7 +93,7 @@ class Progress:
         Args:
             objective: What is optimized.
             budget: When the sweep ends.
-            slots: How many trials run at once.
+            slots: How many trials run at once; None to count the slots on which trials have run.
             size: Returns how many combinations of values there are to try in the whole sweep; None if they cannot be
                 counted.
             clock: The time in seconds since 1970.
@@ -179,7 +179,7 @@ class Progress:
     @property
     def slots(self) -> int:
         """How many trials run at once."""
-        return self._slots + self.state.slots_added
+        return len(self.state.slots) if self._slots is None else self._slots + self.state.slots_added
 
     @property
     def running(self) -> list[Row]:

@@ -137,7 +137,13 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
         dataset.save(folder / ARRAYS)
         custom = made_by(chain[-1].config["model"]) is not None
         workers = LocalWorkers(
-            [slot], folder / ARRAYS, folder / WORKERS, len(chain) + 1, custom_code=custom, backend=name
+            [slot],
+            folder / ARRAYS,
+            folder / WORKERS,
+            len(chain) + 1,
+            custom_code=custom,
+            backend=name,
+            code=found.fetch_code(chain[-1].config, folder),
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)

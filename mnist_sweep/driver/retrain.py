@@ -95,6 +95,7 @@ def retrain(
     for note in notes:
         say(note)
     try:
+        found.fetch_code(config, claim.folder)
         return launch.run(config, claim.folder, console, retrains=retrains)
     finally:
         claim.give_up()

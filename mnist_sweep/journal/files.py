@@ -21,6 +21,10 @@ ARRAYS = "arrays"
 # The programs that JAX has compiled, which the workers share while a sweep runs.
 COMPILED = "compiled"
 
+# What a sweep from Python carries: its arrays, and the modules with the functions that were defined for it.
+DATA = "data.npz"
+CODE = "code"
+
 # In a trial's folder.
 MODEL_FILE = "model.h5"
 SAMPLE_FILE = "sample_predictions.npz"
@@ -30,6 +34,11 @@ STATE_FILE = "state.npz"
 EXECUTION_FILE = "execution.json"
 # The model as an MLflow model.
 PACKAGE = "package"
+
+
+def code_folder(sweep: Path) -> Path | None:
+    """Returns the folder of the modules that a sweep carries; None if it carries none."""
+    return sweep / CODE if (sweep / CODE).is_dir() else None
 
 
 def trial_folder(sweep: Path, number: int) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, SOCKET, WORKERS
+from mnist_sweep.journal.files import ARRAYS, CODE, COMPILED, CONFIGS, DATA, FILE, LOCK, LOG, SOCKET, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
@@ -104,7 +104,7 @@ def holds_a_sweep(folder: Path) -> bool:
     locked = (folder / LOCK).is_file() and _is_ours(folder / LOCK)
     if (folder / FILE).is_file():
         return locked and not (folder / FILE).stat().st_size
-    return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS}
+    return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS, DATA, CODE}
 
 
 def never_started(below: Path) -> list[Path]:
@@ -167,7 +167,8 @@ def _remove_unused(folder: Path) -> None:
     tidy(folder)
     remove_folder(folder / CONFIGS, _CONFIG_FILES)
     remove_folder(folder / WORKERS, ("*.log",))
-    for name in (LOG, LOCK, FILE):
+    remove_folder(folder / CODE, ("*.py", f"{PARTIAL}*"))
+    for name in (DATA, LOG, LOCK, FILE):
         remove(folder / name)
 
 
@@ -175,6 +176,7 @@ def _others(folder: Path) -> Iterator[Path]:
     """Yields the files in a folder that a sweep that never started does not write."""
     patterns = (
         *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{ARRAYS}/schema.json", f"{WORKERS}/*.log"),
+        *(DATA, CODE, f"{CODE}/*.py"),
         *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
     )
     for path in folder.rglob("*"):

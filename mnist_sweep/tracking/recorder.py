@@ -43,7 +43,7 @@ from mnist_sweep.journal.events import (
     TrialStopped,
     WinnerTested,
 )
-from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.files import CODE, DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
 from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.leaderboard import leaderboard
 from mnist_sweep.journal.ranking import marked
@@ -316,7 +316,11 @@ class Recorder:
         self._parent = self._run(descriptions.run_name(event), tags, event)
         self._tag_nodes(event.nodes)
         self._save_view()
-        if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
+        code = list((self._folder / CODE).glob("*.py"))
+        wanted = ("config.yaml", "space.yaml", *(path.name for path in code))
+        if self._parent not in self._complete or self._has_lost(self._parent, *wanted):
+            for path in code:
+                self._write.bytes(self._parent, path.read_bytes(), path.name)
             shared = self._write_sweep_config(event)
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
             self._mark_complete(self._parent)

@@ -145,5 +145,7 @@ def _place(module: str, stack: traceback.StackSummary) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     # A module that fails while it is imported is not in `sys.modules` any more.
     names = {file} if file else {f.filename for f in stack if Path(f.filename).stem == module.rpartition(".")[2]}
+    # A sweep's own module has its code from elsewhere, such as a notebook's cells.
+    names.update(getattr(sys.modules.get(module), "__sources__", ()))
     lines = [(frame.filename, frame.lineno) for frame in stack if frame.filename in names]
     return f" at {Path(lines[-1][0]).name}:{lines[-1][1]}" if lines else ""

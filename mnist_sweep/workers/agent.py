@@ -15,21 +15,21 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mnist_sweep.common.errors import MachineError, UserError, machine_fault
-from mnist_sweep.common.files import remove_tree
+from mnist_sweep.common.files import make_folder, remove_tree, write_whole
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.settings import WorkersConfig
-from mnist_sweep.journal.files import ARRAYS, LOCK, WORKERS
+from mnist_sweep.journal.files import ARRAYS, CODE, LOCK, WORKERS, code_folder
 from mnist_sweep.workers import base, devices, wire
 from mnist_sweep.workers.carrying import Carrier, Files, files_in, signature
 from mnist_sweep.workers.devices import Slot
-from mnist_sweep.workers.local import LocalWorkers
+from mnist_sweep.workers.local import LocalWorkers, with_code
 
 _PREFIX = "mnist_sweep-node-"
 # Seconds that the import of a user's module may take on a busy node.
@@ -49,6 +49,7 @@ class Job:
         backend: The Keras backend.
         carrier: How files travel.
         module: The user's module, which each node must be able to import; "" if there is none, or it is known.
+        code: The modules that the sweep carries: their files, by name.
     """
 
     config: WorkersConfig
@@ -57,6 +58,13 @@ class Job:
     backend: str
     carrier: Carrier
     module: str = ""
+    code: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def carried_code(sweep: Path) -> dict[str, bytes]:
+    """Returns the modules that a sweep carries, for `Job.code`."""
+    folder = code_folder(sweep)
+    return {} if folder is None else {path.name: path.read_bytes() for path in folder.glob("*.py")}
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,9 @@ class Agent:
         # As long as this process lives, in whatever way it ends.
         self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        for name, content in job.code.items():
+            make_folder(self._folder / CODE)
+            write_whole(self._folder / CODE / Path(name).name, content, flush=False)
         self._workers: LocalWorkers | None = None
         self._tasks: dict[str, _Task] = {}
         self._number = 0
@@ -186,7 +197,8 @@ class Agent:
         try:
             job = self._job
             slots = devices.slots(job.config, job.most, self._usable)
-            self._send(Hello(slots, _about(), versions(), job.module and _missing(job.module, job.backend)))
+            missing = job.module and _missing(job.module, job.backend, code_folder(self._folder))
+            self._send(Hello(slots, _about(), versions(), missing))
             while self._turn():
                 pass
         except UserError as error:
@@ -231,6 +243,7 @@ class Agent:
                 backend=job.backend,
                 say=lambda text: self._send(Said(text)),
                 waker=self._waker,
+                code=code_folder(self._folder),
             )
             return True
         assert self._workers is not None
@@ -308,10 +321,10 @@ def _remove_left_behind() -> None:
                     remove_tree(folder)
 
 
-def _missing(module: str, backend: str) -> str:
+def _missing(module: str, backend: str, carried: Path | None) -> str:
     """Returns why a module of the user, or one that it needs, cannot be imported on this node; "" if it can."""
     code = "import importlib, sys; importlib.import_module(sys.argv[1])"
-    environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {**with_code(carried), "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, module],

@@ -203,6 +203,21 @@ def memory(gpu: str) -> tuple[int, int] | None:
     return ask(gpu, read)
 
 
+def held_by(process: int) -> int:
+    """Returns the bytes of memory that a process holds on the visible GPUs; 0 if that is not known.
+
+    Args:
+        process: Its id.
+    """
+    import pynvml
+
+    def held(handle: Any) -> int:
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        return sum(int(one.usedGpuMemory or 0) for one in found if one.pid == process)
+
+    return sum(ask(gpu, held) or 0 for gpu in visible_gpus())
+
+
 def identity_of(gpu: str) -> str:
     """Returns the name of a GPU that no other GPU has: its UUID; if its driver does not tell it, the name given.
 

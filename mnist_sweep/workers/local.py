@@ -60,6 +60,7 @@ class LocalWorkers:
         backend: str = "tensorflow",
         say: Callable[[str], None] = lambda _: None,
         waker: wire.Waker | None = None,
+        code: Path | None = None,
     ) -> None:
         """Starts a process for each slot. They become ready some seconds later, once there is data.
 
@@ -72,12 +73,13 @@ class LocalWorkers:
             backend: The Keras backend.
             say: Prints what a process wants the user to know while it works.
             waker: Lets another thread end a `poll`.
+            code: A folder from which the processes can import modules besides; None if there is none.
 
         Raises:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
-        self._custom_code, self._backend = custom_code, backend
+        self._custom_code, self._backend, self._code = custom_code, backend, code
         self._say, self._said, self._waker = say, set[str](), waker
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
@@ -334,7 +336,7 @@ class LocalWorkers:
     def _start_process(
         self, slot: Slot, theirs: socket.socket, output: IO[bytes]
     ) -> subprocess.Popen[bytes] | ForkedProcess:
-        environment = {**_environment(slot, self._backend), orphans.MARK: self._mark}
+        environment = {**_environment(slot, self._backend, self._code), orphans.MARK: self._mark}
         if self._backend == "jax":
             # So that a process that replaces another one need not compile what that one has compiled.
             environment |= {
@@ -351,12 +353,21 @@ class LocalWorkers:
         return forkserver.start_module(orphans.GroupLeader, module, theirs, environment, output)
 
 
-def _environment(slot: Slot, backend: str) -> dict[str, str]:
+def with_code(folder: Path | None) -> dict[str, str]:
+    """Returns this process's environment, for one that can also import modules from a folder."""
+    environment = dict(os.environ)
+    if folder is not None:
+        paths = (str(folder.absolute()), environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _environment(slot: Slot, backend: str, code: Path | None) -> dict[str, str]:
     # GPUs are numbered as nvidia-smi does it; by default CUDA starts with the fastest.
     unless_set = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {
         **unless_set,
-        **os.environ,
+        **with_code(code),
         "KERAS_BACKEND": backend,
         # "-1", as some versions of the GPU driver treat an empty value as unset.
         "CUDA_VISIBLE_DEVICES": slot.gpu or "-1",

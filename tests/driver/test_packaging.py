@@ -81,6 +81,9 @@ class LoggedRun(SimpleNamespace):
     def config(self, folder: Path, groups: tuple[str, ...]) -> dict[str, Any]:
         return {group: {} for group in groups}
 
+    def fetch_code(self, config: dict[str, Any], folder: Path) -> None:
+        return None
+
 
 def test_a_model_in_mlflow_is_packaged_in_a_temporary_worker(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])

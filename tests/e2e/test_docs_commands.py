@@ -158,7 +158,14 @@ def test_every_error_that_a_page_shows_is_the_real_one(
     assert capsys.readouterr().err.strip() == shown()[name].output.strip()
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if snippets(page)], ids=lambda page: page.stem)
+# Its sweeps take half a minute.
+SWEEPING = ROOT / "docs" / "python.md"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] if p == SWEEPING else [], id=p.stem) for p in GUIDES if snippets(p)],
+)
 def test_the_python_code_of_a_page_runs_from_top_to_bottom(here: Path, run: Run, page: Path) -> None:
     code = snippets(page)
     if "exported/" in code:

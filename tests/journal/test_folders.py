@@ -140,9 +140,15 @@ class TestNeverStarted:
         for name, age in (("long ago", 4000), ("just now", 0)):
             folders.claim(tmp_path / name)
             (tmp_path / name / files.LOG).touch()
+            # What a sweep from Python carries is written before it starts.
+            (tmp_path / name / files.DATA).touch()
+            (tmp_path / name / files.CODE).mkdir()
+            (tmp_path / name / files.CODE / "notebook_1a2b3c4d.py").touch()
             then = time.time() - age
             os.utime(tmp_path / name / LOCK, (then, then))
         assert folders.never_started(tmp_path) == [tmp_path / "long ago"]
+        folders.discard(tmp_path / "long ago")
+        assert not (tmp_path / "long ago").exists()
 
     @pytest.mark.parametrize("name", ["trials/0000/model.h5", "config.yaml", "report.html", "notes", "arrays/a/b.npy"])
     def test_is_not_a_sweep_whose_journal_was_emptied(self, tmp_path: Path, name: str) -> None:

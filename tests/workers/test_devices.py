@@ -140,6 +140,17 @@ def test_the_memory_of_a_gpu_is_found_by_the_name_that_cuda_uses(monkeypatch, gp
     assert devices.memory(gpu) is None
 
 
+def test_the_memory_that_a_process_holds_is_added_up(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(gpus=2, visible="0,1")
+    import pynvml
+
+    running = [SimpleNamespace(pid=7, usedGpuMemory=3), SimpleNamespace(pid=8, usedGpuMemory=5)]
+    monkeypatch.setattr(devices, "_asked", lambda gpu, ask: ask(gpu))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: running)
+    assert devices.held_by(7) == 6
+    assert devices.held_by(9) == 0
+
+
 def test_slots_name_gpus_as_cuda_does(machine):
     machine(gpus=4, visible="3,1")
     assert slots(workers()) == [Slot("gpu0", 4, "3"), Slot("gpu1", 4, "1")]

@@ -7,18 +7,20 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import make_folder
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
-from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.config.trial_config import made_by
+from mnist_sweep.journal.files import CODE, MODEL_FILE, SAMPLE_FILE, trial_folder
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.trial import WITHOUT_RESULT
 from mnist_sweep.results.runs import local
@@ -193,11 +195,12 @@ class ModelRun:
             raise UserError(f"{self.what('config.yaml')}: is not a trial's config")
         return config
 
-    def load(self, folder: Path) -> Any:
-        """Loads the model. This imports its backend, on the CPU, as a running sweep may be using the GPU.
+    def load(self, folder: Path, *, on_cpu: bool = True) -> Any:
+        """Loads the model, which imports its backend. If Keras is imported already, its backend is used.
 
         Args:
             folder: Where to put the files that are fetched.
+            on_cpu: Whether to hide the GPUs from this process, as a running sweep may be using them.
 
         Returns:
             A `keras.Model` from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
@@ -207,16 +210,44 @@ class ModelRun:
                 built it cannot be imported.
         """
         path, config = self.fetch_model(folder), self.config(folder, ("model", "training"))
-        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND=backend.to_load(config))
+        if on_cpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        if "keras" not in sys.modules:
+            os.environ["KERAS_BACKEND"] = backend.to_load(config)
+        code = self.fetch_code(config, folder)
         with quiet():
             from mnist_sweep.training import saved
 
             for key in ("builder", "hypermodel"):
                 if name := config["model"].get(key):
                     # Importing the user's module registers the model's custom layers.
-                    sys.path.insert(0, os.getcwd())
+                    sys.path[:0] = [os.getcwd(), *([] if code is None else [str(code)])]
                     _import(key, name)
             return saved.load(path)
+
+    def fetch_code(self, config: Mapping[str, Any], folder: Path) -> Path | None:
+        """Fetches the module that builds the model, if the sweep carries it: from a notebook, or a script.
+
+        Args:
+            config: The trial's config.
+            folder: Where to put it. The folder exists.
+
+        Returns:
+            The folder to import it from; None if it is the user's own module.
+
+        Raises:
+            UserError: The store cannot be read.
+        """
+        file = f"{(made_by(config['model']) or '').partition(':')[0]}.py"
+        parent = self.run.data.tags.get(keys.PARENT_TAG)
+        if file == ".py" or "." in file.removesuffix(".py") or parent is None:
+            return None
+        own = ModelRun(self.client, self.client.get_run(parent))
+        if file not in own.files():
+            return None
+        make_folder(folder / CODE)
+        own.fetch(file, folder / CODE)
+        return folder / CODE
 
     def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """Loads the model as `load` does, to predict one image at a time.
