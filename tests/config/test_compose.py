@@ -91,7 +91,7 @@ def test_experiments_are_listed_in_order_of_their_names() -> None:
 )
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
     for file in (shipped.folder() / group).glob("*.yaml"):
-        needed = {"npz": ["data.path=images.npz"], "table": NEEDED}.get(file.stem, ())
+        needed = {"npz": ["data.path=images.npz"], "folder": ["data.path=pictures"], "table": NEEDED}.get(file.stem, ())
         plan.prepare(composed(f"{group}={file.stem}", *needed))
 
 

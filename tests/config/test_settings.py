@@ -17,7 +17,7 @@ from mnist_sweep.config.settings import Settings, check_settings
 Config = dict[str, Any]
 Compose = Callable[..., Config]
 
-METRIC_NAMES = ", ".join(sorted(METRICS | SUMMARIES))
+METRIC_NAMES = ", ".join(sorted(["accuracy", "val_accuracy", *METRICS, *SUMMARIES]))
 BUDGET = {"algorithm", "max_trials", "time_budget", "target", "max_failures", "enqueue", "warm_start", "seed"}
 SEARCH_KEYS = {
     "random": BUDGET,
@@ -181,7 +181,7 @@ def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config:
     config = compose_config("model.units=16,64")
     trial = check_settings(config).trial
 
-    assert set(trial) == {"model", "optimizer", "training"}
+    assert set(trial) == {"model", "optimizer", "training", "task", "augment"}
     assert trial["model"]["units"] == "16,64"
     trial["model"]["units"] = 16
     assert config["model"]["units"] == "16,64", "a copy, not the config itself"

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import example_tables
 import pytest
 from changes import changed
 
@@ -42,7 +43,7 @@ def message(raw: Config) -> str:
 
 
 def of_experiment(compose_config: Compose, name: str) -> Space:
-    return Space(check_settings(compose_config(f"+experiment={name}")).trial)
+    return Space(check_settings(compose_config(*example_tables.of_experiment(name))).trial)
 
 
 def conditions(space: Space) -> dict[str, list[Any] | None]:

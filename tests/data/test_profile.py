@@ -13,7 +13,7 @@ from mnist_sweep.data.profile import Profile, measure
 
 @pytest.fixture(scope="module")
 def images(digits: Path) -> data.Images:
-    return data.load("npz", str(digits))
+    return data.load("mnist", str(digits))
 
 
 def test_the_frame_of_mnists_digits_is_found(images) -> None:
