@@ -19,6 +19,7 @@ from mnist_sweep.config.augment import used
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
+from mnist_sweep.config.task import kind_of
 from mnist_sweep.data.dataset import LoadedData
 from mnist_sweep.data.schema import in_words
 from mnist_sweep.driver.publish import Published
@@ -211,9 +212,9 @@ def next_steps(
     say(f"Result: {verdict(results)}{at}" if single else f"Winner: trial {winner}, {verdict(results)}")
     for event in tested:
         scores = metrics_text(event.metrics)
-        say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
+        say(f"  on the test data: {scores}" if scores else f"  its model cannot be tested: {event.error}")
     if not tested:
-        say("  not tested on the test images, which the sweep's winner has used; retrain --test tests it")
+        say("  not tested on the test data, which the sweep's winner has used; retrain --test tests it")
     if last is not None:
         _tell_last_run(say, last)
     say(f"{'Folder' if single else 'Sweep folder'}: {_shown_path(folder)}")
@@ -230,7 +231,7 @@ def next_steps(
     commands = (
         {f"sync {named}": "write it to MLflow"}
         if published is None
-        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains)
+        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains, draws=_draws(settings))
     )
     if any(outcome.failed for outcome in results.outcomes.values()):
         commands[f"resume --retry-failed {named}"] = "train the failed trials again with the same values"
@@ -268,7 +269,7 @@ def tell_published(say: Say, published: Published) -> None:
 
 def _tell_last_run(say: Say, last: LastRun) -> None:
     """Prints what differs from the last run, and what that did."""
-    data = ", on other images, so that the results cannot be compared" if last.other_data else ""
+    data = ", on other data, so that the results cannot be compared" if last.other_data else ""
     say(f"{'Compared with' if last.settings else 'Nothing was changed since'} the last run, {last.run}{data}:")
     shown, more = last.settings[:_MOST_CHANGES], last.settings[_MOST_CHANGES:]
     changes = [*shown, *last.results]
@@ -281,7 +282,12 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str, str]:
+def _draws(settings: Settings) -> bool:
+    """Returns whether the models recognize images, which `serve` lets the user draw."""
+    return settings.data.name != "table" and kind_of(settings.trial.get("task")) in ("classification", "binary")
+
+
+def _next_commands(sweep: str, single_of: str | None, retrains: str, *, draws: bool) -> dict[str, str]:
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
     if retrains:
@@ -292,7 +298,7 @@ def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str
     return {
         f"ui {sweep}": f"its {'runs, charts and models' if single_of is None else 'charts and model'} in MLflow",
         **compare,
-        f"serve {sweep}": f"draw a digit and see what the {model} predicts",
+        **({f"serve {sweep}": f"draw a digit and see what the {model} predicts"} if draws else {}),
         f"export {sweep} --to exported": f"the {model} as files",
     }
 

@@ -110,7 +110,7 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
     lines = []
     if tested is not None:
         scores = tested.error or metrics_text(tested.metrics)
-        lines.append(f"**The sweep's model.** On the test images: {scores}.")
+        lines.append(f"**The sweep's model.** On the test data: {scores}.")
     if trial.confirms is not None:
         lines.append(f"Retrains trial {trial.confirms} on a new seed.")
     if trial.added_by:
@@ -201,7 +201,7 @@ def _result(results: Ranking, tested: WinnerTested | None, ended: SweepEnded, *,
     if single and confirmed is None:
         text += f" at epoch {results.outcomes[winner].best_epoch}"
     if tested is not None and tested.metrics:
-        text += f"; on the test images: {metrics_text(tested.metrics)}"
+        text += f"; on the test data: {metrics_text(tested.metrics)}"
     model = "" if confirmed is None else f" Its model is that of trial {confirmed.model}."
     what = "run" if single else "sweep"
     return f"{text}.{model}" + (f" The {what} ended because {ended.reason}." if ended.reason else "")

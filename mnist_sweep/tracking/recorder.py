@@ -830,7 +830,7 @@ class Recorder:
         if event.confusion:
             name = "test_accuracy" if "test_accuracy" in event.metrics else next(iter(event.metrics))
             score = f"{name.removeprefix('test_')} {event.metrics[name]:.4f}"
-            title = f"Trial {event.trial} on the test images: {score}"
+            title = f"Trial {event.trial} on the test data: {score}"
             self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
 
     def _winners(self, tested: int) -> list[int]:

@@ -76,7 +76,7 @@ def ask(predict: Predict, given: Raw) -> Array:
 
     Args:
         predict: The model.
-        given: Images (N, H, W, C), uint8 in 0..255 or float32 in 0..1; or the columns of a table by name.
+        given: Images (N, H, W, C), from 0 to 255, or other arrays (N, …); or several inputs by name.
     """
     rows = len(next(iter(given.values()))) if isinstance(given, Mapping) else len(given)
     return np.concatenate([predict(_raw(given, i, i + _BATCH)) for i in range(0, rows, _BATCH)])
@@ -85,7 +85,7 @@ def ask(predict: Predict, given: Raw) -> Array:
 def _raw(given: Raw, begin: int, end: int) -> Raw:
     if isinstance(given, Mapping):
         return {name: values[begin:end] for name, values in given.items()}
-    return saved.to_raw(given[begin:end])
+    return given[begin:end].astype(np.float32)
 
 
 def accuracy(predict: Predict, images: Array, labels: Array) -> float:

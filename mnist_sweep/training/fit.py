@@ -562,7 +562,7 @@ def _save_sample(model: keras.Model, inputs: Mapping[str, Array], schema: Schema
     predictions = saved.predict(model, inputs)
     arrays: dict[str, Any] = {"predictions": predictions}
     for name, x in inputs.items():
-        arrays[f"x_{name}" if name != ONLY else "images" if x.ndim == 4 else ONLY] = x
+        arrays[f"x_{name}" if name != ONLY else ONLY if schema.image is None else "images"] = x
     if schema.columns:
         arrays["schema"] = np.frombuffer(schema.to_json().encode(), np.uint8)
     write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import check_digest, read_npz
 from mnist_sweep.common.text import one_line
 from mnist_sweep.config import backend
-from mnist_sweep.data.schema import schema_in
+from mnist_sweep.data.schema import ONLY, schema_in
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE
 
 _EXAMPLES = 2
@@ -33,7 +33,9 @@ _REQUIREMENTS = ("tensorflow", "keras", "numpy")
 
 
 def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> None:
-    """Writes an MLflow model that takes raw images (N, H, W, C), float32 in 0..255, and returns probabilities.
+    """Writes an MLflow model that takes what the data consist of, and returns predictions.
+
+    Images are raw, (N, H, W, C), float32 in 0..255; tables are their columns; other arrays are as in the data.
 
     Args:
         folder: The folder with the trial's model, and its sample of images and predictions.
@@ -62,11 +64,15 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
         some = {name: sample[f"x_{name}"][:_EXAMPLES] for name in schema.inputs}
         model = raw_columns.of_raw_columns(loaded, schema, strings=True)
         example = raw_columns.columns_of(some, schema, strings=True)
-    else:
+    elif "images" in sample or not any(name.startswith("x") for name in sample):
         model, images = saved.of_raw_images(loaded), sample.get("images")
         if images is None or images.shape[1:] != model.input_shape[1:]:
             raise UserError(f"{folder / SAMPLE_FILE}: does not contain images that the model takes")
         example = saved.to_raw(images[:_EXAMPLES])
+    else:
+        model = loaded
+        some = {name.removeprefix("x_"): x[:_EXAMPLES] for name, x in sample.items() if name.startswith("x")}
+        example = some.get(ONLY, some)
     known = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
     tensorflow.save_model(
         model,

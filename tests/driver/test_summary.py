@@ -210,7 +210,7 @@ def test_a_single_run_without_a_change_or_on_other_images_says_so(printed: Print
     )
     many = [Change(f"model.values.x{i}", "1", "2") for i in range(21)]
     output = printed(0.93, units="4", single=True, last=replace(LAST, settings=many, other_data=True))
-    assert "the last run, a/a, on other images, so that the results cannot be compared:" in output
+    assert "the last run, a/a, on other data, so that the results cannot be compared:" in output
     assert "  and 1 other key of the config\n" in output
 
 

@@ -22,7 +22,7 @@ def test_a_users_hypermodel_function_runs_unchanged(run, digits: Path, work: Pat
     assert "model.values.units_0 = choice(16, 24)\n" in done.stdout
     assert "model.values.units_2 = choice(8, 16, 24, 32) if model.values.num_layers in [3]\n" in done.stdout
     assert len(re.findall(r"^[\d: -]+ trial \d  completed  .*num_layers=\d units_0=(?:16|24) ", done.stdout, re.M)) == 3
-    assert re.search(r"on the test images: test_loss \d\.\d+, test_accuracy 0\.\d+", done.stdout)
+    assert re.search(r"on the test data: test_loss \d\.\d+, test_accuracy 0\.\d+", done.stdout)
 
     frame = mnist_sweep.load_runs("build_model", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     assert set(frame["params.model.values.lr"]) == {0.003}

@@ -43,7 +43,7 @@ def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept)
         "workers  cpu0",
         "Leaderboard",
         "Winner: trial ",
-        "on the test images: test_loss ",
+        "on the test data: test_loss ",
         "MLflow: sqlite:///mlruns/mlflow.db, experiment four, shown while ",
         "python -m mnist_sweep ui runs\n  http://127.0.0.1:5000/#/experiments/",
         "Report: experiments/four/",

@@ -29,7 +29,7 @@ def test_a_trial_is_retrained_as_a_run_of_its_own_that_is_not_taken_for_a_sweep(
     assert f"Retraining trial 2 of {name}: {name}/retrained-2" in lines
     assert "  changed  training.epochs = 3 (was 2)" in lines
     assert "           objective = loss min (was val_accuracy max)" in lines
-    assert "  not tested on the test images, which the sweep's winner has used; retrain --test tests it" in lines
+    assert "  not tested on the test data, which the sweep's winner has used; retrain --test tests it" in lines
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 

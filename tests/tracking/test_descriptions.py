@@ -104,7 +104,7 @@ def test_it_shows_the_winner_the_best_ten_the_space_and_next_steps(note) -> None
     text = note()
     lines = text.splitlines()
     assert lines[0] == "Wide against deep"
-    assert lines[2] == "**Winner: trial 11**, val_accuracy 0.6100; on the test images: test_accuracy 0.9000."
+    assert lines[2] == "**Winner: trial 11**, val_accuracy 0.6100; on the test data: test_accuracy 0.9000."
     assert "### Leaderboard: the best 10 of 12" in lines
     assert sum(line.endswith(" s |") for line in lines) == 10
     assert "| 1 | 11 | 11 units | 0.6100 | 11 s |" in lines
@@ -162,7 +162,7 @@ def test_a_pipe_in_a_value_does_not_break_the_table(note) -> None:
 def test_a_single_run_shows_its_result_and_what_differs_from_the_last_one(note) -> None:
     changes = [Change("model.units", "64", "128")], [Change("val_accuracy", "0.9100", "0.9300")]
     text = note(1, space={}, last=LastRun("story/before", *changes, other_data=True))
-    assert "**Result**: val_accuracy 0.5000 at epoch None; on the test images: test_accuracy 0.9000." in text
+    assert "**Result**: val_accuracy 0.5000 at epoch None; on the test data: test_accuracy 0.9000." in text
     assert "The last run is story/before. It used other images, so the results cannot be compared." in text
     assert "| `model.units` | 64 | 128 |\n| `val_accuracy` | 0.9100 | 0.9300 |" in text
     for word in ("Winner", "Leaderboard", "Searched", "trial", "sweep"):

@@ -418,7 +418,7 @@ def test_the_parents_note_shows_progress_and_then_the_result(make_story, told, l
     assert "1 of 20 trials have ended." in running
     assert "Best so far: trial 0, val_accuracy 0.7500." in running
     note = logged.parent.data.tags[TAG_NOTE]
-    assert "**Winner: trial 0**, val_accuracy 0.7500; on the test images: test_loss 0.5000" in note
+    assert "**Winner: trial 0**, val_accuracy 0.7500; on the test data: test_loss 0.5000" in note
     assert "| 1 | 0 | 64 units | 0.7500 | 2.5 s |" in note
     assert "| `model.units` | `choice(16, 64)` |" in note
     assert f"python -m mnist_sweep export {SWEEP} --to exported" in note
@@ -428,7 +428,7 @@ def test_the_parents_note_shows_progress_and_then_the_result(make_story, told, l
 def test_notes_of_trials_say_what_their_numbers_do_not(logged):
     notes = {number: run.data.tags.get(TAG_NOTE) for number, run in logged.trials.items()}
     assert notes == {
-        0: "**The sweep's model.** On the test images: test_loss 0.5000, test_accuracy 0.6875.",
+        0: "**The sweep's model.** On the test data: test_loss 0.5000, test_accuracy 0.6875.",
         1: "Stopped: the time budget of 1m is used up.",
         2: "Failed: the loss became nan in epoch 1.",
         3: "Failed: its worker was killed by SIGSEGV.",

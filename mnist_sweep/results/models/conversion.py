@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
 from mnist_sweep.common.text import counted
 from mnist_sweep.config import backend
-from mnist_sweep.data.schema import Schema, schema_in
+from mnist_sweep.data.schema import ONLY, Schema, schema_in
 from mnist_sweep.journal.files import SAMPLE_FILE
 from mnist_sweep.results.models.formats import Format
 from mnist_sweep.results.models.model_run import ModelRun, quiet
@@ -79,8 +79,8 @@ def convert(
             calibrate an int8 model are gone, or it loses too much accuracy.
     """
     sample = _sample(run, source)
-    if sample.schema is not None and any(format.tolerance is None for format in formats):
-        raise UserError("--format=tflite-int8: is for models of images; write --format=tflite for one of a table")
+    if not sample.images and any(format.tolerance is None for format in formats):
+        raise UserError("--format=tflite-int8: is for models of images; write --format=tflite for others")
     # Set before the backend is imported: a running sweep may be using the GPU, and latency is measured on one thread.
     needed = any("tensorflow" in format.packages for format in formats)
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow" if needed else backend.to_load(config))
@@ -92,7 +92,9 @@ def convert(
         loaded = run.load(source)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
-    model = loaded if sample.schema is not None else saved.of_raw_images(loaded)
+    model = saved.of_raw_images(loaded) if sample.images else loaded
+    if sample.images:
+        sample = replace(sample, given=saved.to_raw(sample.given))
     largest = max(1.0, float(np.abs(sample.expected).max()))
     # Only now, as loading data first would load Keras without a real backend.
     int8_check = _Int8Check(run, config) if any(format.tolerance is None for format in formats) else None
@@ -127,14 +129,16 @@ class _Sample:
     """Some of the run's images or rows, and its model's predictions of them.
 
     Attributes:
-        given: Images (N, H, W, C), or the inputs of a table's rows by name.
+        given: Images (N, H, W, C) or other arrays (N, …), or several inputs by name.
         expected: (N, …), the predictions.
-        schema: Says how to make inputs from the columns of a table; None for images.
+        schema: Says how to make inputs from the columns of a table; None for images and other arrays.
+        images: Whether `given` are images.
     """
 
     given: Any
     expected: Array
     schema: Schema | None
+    images: bool = False
 
     def raw(self, format: str, model: Any) -> tuple[Any, Any]:
         """Returns the model that a format has, and the images or rows as it takes them."""
@@ -172,9 +176,12 @@ def _sample(run: ModelRun, source: Path) -> _Sample:
     images, predictions = arrays.get("images"), arrays.get("predictions")
     if (schema := schema_in(arrays)) is not None and predictions is not None:
         return _Sample({name: arrays[f"x_{name}"] for name in schema.inputs}, predictions, schema)
+    others = {name.removeprefix("x_"): x for name, x in arrays.items() if name.startswith("x")}
+    if images is None and others and predictions is not None:
+        return _Sample(others.get(ONLY, others), predictions, None)
     if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
         raise UserError(f"{what}: does not contain images and predictions")
-    return _Sample(images, predictions, None)
+    return _Sample(images, predictions, None, images=True)
 
 
 class _Int8Check:
@@ -187,7 +194,7 @@ class _Int8Check:
         spread = np.linspace(0, len(dataset.train) - 1, min(_CALIBRATION, len(dataset.train))).astype(int)
         self.calibration: Array = saved.to_raw(dataset.train.x[spread])
         rows, kind = (dataset.validation, "validation") if len(dataset.validation) else (dataset.train, "training")
-        self._images, self._labels = rows.x, rows.targets
+        self._images, self._labels = saved.to_raw(rows.x), rows.targets
         self._about = counted(len(self._labels), f"{kind} image")
         parent = run.client.get_run(run.run.data.tags[PARENT_TAG])
         if kind == "validation" and parent.data.params.get("validation") == "kfold":

@@ -95,11 +95,13 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
             "a column or more for each input: see columns of each file"
             if table
             else "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself"
+            if "data.image" in data.tags
+            else "float32, as in the data, shape (N, …)"
         ),
         "output": _output(kind_of(config.get("task"))),
         "latency": (
-            f"seconds for one {'row' if table else 'image'}, the median of up to 200 calls on one thread of "
-            f"{_processor()}"
+            f"seconds for one {'image' if 'data.image' in data.tags else 'row'}, the median of up to 200 calls on one "
+            f"thread of {_processor()}"
         ),
         "versions": {"trained": trained, "exported": versions()},
         "files": {file.format.file: _about(file, config["model"]) for file in checked},

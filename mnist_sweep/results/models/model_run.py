@@ -70,7 +70,9 @@ class ModelRun:
             UserError: It does not take images.
         """
         if "data.image" not in self.run.data.tags:
-            raise UserError(f"{self.sweep}: its models take no images, which only loading the model file supports yet")
+            raise UserError(
+                f"{self.sweep}: its models do not take images, which predict and serve need; export writes them as files"
+            )
         height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
         return height, width, channels
 

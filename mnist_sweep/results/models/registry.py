@@ -260,13 +260,14 @@ def _description(found: SweepRuns, name: str, run: Run, searched: Run) -> str:
     params = "\n".join(f"- `{key}`: {searched.data.params[key]}" for key in found.space if key in searched.data.params)
     size = run.data.tags.get("data.image", "").replace("x", ", ")
     is_table = "data.columns" in run.data.tags
-    call = "model.predict(rows)" if is_table else 'model.predict(images.astype("float32"))'
+    call = 'model.predict(images.astype("float32"))' if size else "model.predict(rows)"
     use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\n{call}'
-    takes = "a dict of columns, as its signature says" if is_table else f"raw images (N, {size}), float32 in 0..255"
+    takes = f"raw images (N, {size}), float32 in 0..255" if size else "arrays as in the data"
+    takes = "a dict of columns, as its signature says" if is_table else takes
     parts = [
         f"Trial {run.data.tags[TAG_TRIAL]} of {found.sweep}{retrained}: {'; '.join(scores)}.",
         params,
-        f"Takes {takes}; gives {'predictions' if is_table else 'the probability of each class'}:",
+        f"Takes {takes}; gives {'the probability of each class' if size else 'predictions'}:",
         f"```python\n{use}\n```",
     ]
     return "\n\n".join(filter(None, parts))

@@ -88,7 +88,7 @@ def test_numbers_stand_out_from_their_background():
 
 @pytest.mark.parametrize("classes", [2, 10])
 def test_the_title_fits_into_the_plot(classes):
-    figure = confusion_matrix(matrix(classes), "Trial 1234 on the test images: accuracy 0.9876")
+    figure = confusion_matrix(matrix(classes), "Trial 1234 on the test data: accuracy 0.9876")
     drawn(figure)
     box = figure.axes[0].title.get_window_extent()
     assert box.x0 >= 0

@@ -123,8 +123,9 @@ def _found(
 
     champion = find_trial(what, trial, tracking_uri)
     champion.check_has_model()
+    shape = champion.image_shape
     queue, profile = candidates(champion), profile_of(champion, folder)
-    models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
+    models = ServedModels(card(champion), shape, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
 
 
