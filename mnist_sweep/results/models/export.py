@@ -219,14 +219,12 @@ def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
 
 
 def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
-    console = standard_output()
+    console, images = standard_output(), "data.image" in model.run.data.tags
     columns = [
         Column("file", [file.format.file for file in checked], 5),
         Column("size", [format_size(_size(to / file.format.file)) for file in checked], 4),
         Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
-        Column(
-            "one row" if checked[0].columns else "one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2
-        ),
+        Column("one image" if images else "one row", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
     ]
     if any(file.accuracy for file in checked):
         columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
@@ -237,7 +235,8 @@ def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
         if file.accuracy:
             about = file.accuracy
             say(f"{file.format.file}: accuracy on {about['images']}; calibrated on {about['calibration']}")
-    takes = "the columns of the table" if checked[0].columns else "raw pixels, 0 to 255"
+    others = "the columns of the table" if checked[0].columns else "arrays as in the data"
+    takes = "raw pixels, 0 to 255" if images else others
     say(f"Each takes {takes}. {_MANIFEST} has more details, and the code to use them.")
 
 

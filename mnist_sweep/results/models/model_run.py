@@ -71,7 +71,7 @@ class ModelRun:
         """
         if "data.image" not in self.run.data.tags:
             raise UserError(
-                f"{self.sweep}: its models do not take images, which predict and serve need; export writes them as files"
+                f"{self.sweep}: its models take no images, which predict and serve need; export writes them as files"
             )
         height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
         return height, width, channels
