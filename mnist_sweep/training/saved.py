@@ -111,6 +111,11 @@ def of_raw_images(model: keras.Model) -> keras.Model:
     return keras.Model(images, model(scaled))
 
 
+def functional(model: keras.Model) -> keras.Model:
+    """Returns a Sequential model as a functional one of the same layers, as ONNX needs it; others unchanged."""
+    return keras.Model(model.inputs, model.outputs) if isinstance(model, keras.Sequential) else model
+
+
 def to_raw(images: Array) -> Array:
     """Converts images to what models of `of_raw_images` expect: float32 in 0..255.
 

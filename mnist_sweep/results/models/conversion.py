@@ -92,7 +92,7 @@ def convert(
         loaded = run.load(source)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
-    model = saved.of_raw_images(loaded) if sample.images else loaded
+    model = saved.of_raw_images(loaded) if sample.images else saved.functional(loaded)
     if sample.images:
         sample = replace(sample, given=saved.to_raw(sample.given))
     largest = max(1.0, float(np.abs(sample.expected).max()))
