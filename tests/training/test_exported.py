@@ -54,13 +54,13 @@ def test_an_exported_model_and_the_manifests_code_give_the_same_probabilities(
     exported.write(name, saved.of_raw_images(model), tmp_path / format.file)
     predict = exported.open_with_runtime(name, tmp_path / format.file)
     assert format.tolerance is not None
-    for images in (IMAGES, IMAGES.astype(np.float32) / np.float32(255)):
+    for images in (IMAGES, saved.to_raw(IMAGES)):
         np.testing.assert_allclose(exported.ask(predict, images), expected, rtol=0, atol=format.tolerance)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {"images": IMAGES.astype(np.float32)}
     exec("\n".join(format.use), scope)
     np.testing.assert_allclose(np.asarray(scope["probabilities"]), expected, rtol=0, atol=format.tolerance)
-    assert 0 < exported.latency(predict, IMAGES[0]) < 1
+    assert 0 < exported.latency(predict, IMAGES) < 1
 
 
 @needs_onnx
