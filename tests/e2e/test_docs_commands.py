@@ -36,6 +36,7 @@ NOT_RUN = {
     "make check": "is what CI runs besides the tests",
     "make format": "changes the code",
     "make help": "needs nothing of this program",
+    "make gpu": "needs a GPU; tests/benchmarks/test_gpu.py runs a part of it",
     "make chaos": "takes an hour; `make test-slow` runs a part of it",
     "make test-slow": "takes minutes",
     "make test-jax": "installs packages into an environment of its own",
@@ -121,7 +122,7 @@ def arguments_of(command: Command, folder: Path) -> list[str]:
     (sweep,) = (path.name for path in (folder / "experiments" / "quick").iterdir())
     words = [re.sub(TIME, f"/{sweep}", word) for word in command.words[3:]]
     # No other experiment has been run.
-    words = ["quick" if word in ("mlp", "cnn") else word for word in words]
+    words = ["quick" if word in ("mlp", "cnn", "from_python") else word for word in words]
     return [word.removesuffix(SLOW_FORMATS) for word in words]
 
 
