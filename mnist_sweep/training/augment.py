@@ -147,10 +147,19 @@ class Augmentation:
         return mixed, tasks.mixed(targets, weights, shares)
 
     def _beta(self, name: str, count: Any) -> Any:
+        """Draws shares of a Beta distribution, whose two parameters are the strength.
+
+        With a small strength, both of the Gamma variables that make one are too small for a float; their logarithms
+        are not: Gamma(a) is Gamma(a + 1) U^(1/a). G. Marsaglia, W. W. Tsang, *A Simple Method for Generating Gamma
+        Variables*, 2000.
+        """
         alpha = self._strengths[name].read()
-        share = keras.random.beta((count,), alpha, alpha, dtype="float32", seed=self._draws)
-        # With a small alpha, it may be 0 / 0.
-        return ops.where(ops.isnan(share), 1.0, share)
+
+        def log_gamma() -> Any:
+            larger = keras.random.gamma((count,), alpha + 1.0, dtype="float32", seed=self._draws)
+            return ops.log(larger) + ops.log(ops.maximum(self._uniform((count,)), 1e-30)) / alpha
+
+        return ops.sigmoid(log_gamma() - log_gamma())
 
 
 class _Draws(keras.random.SeedGenerator):  # type: ignore[misc]
