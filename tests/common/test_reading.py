@@ -28,6 +28,8 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import RefusedError
 from mnist_sweep.common.text import format_size
 from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import LoadedData
 from mnist_sweep.data.profile import Profile, measure
 
 _RNG = np.random.default_rng(0)
@@ -207,10 +209,14 @@ def test_a_bad_archive_is_a_one_line_error_in_little_memory(tmp_path: Path) -> N
         assert reason in line, (kind, line)
 
 
+def loaded(path: Path) -> LoadedData:
+    return sources.load(sources.Request("npz", str(path)))
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_archives_that_compress_well_are_read(tmp_path: Path, method: int) -> None:
     zeros(tmp_path / "black.npz", method, 60_000, 60_000)
-    assert data.load("npz", str(tmp_path / "black.npz")).x_train.shape == (60_000, 28, 28, 1)
+    assert loaded(tmp_path / "black.npz").train.x.shape == (60_000, 28, 28, 1)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -230,10 +236,10 @@ def test_arrays_that_do_not_fit_into_memory_are_refused_before_reading(
     archive(tmp_path / "a.npz")
     size = sum(array.nbytes for array in GOOD.values())
     monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size)
-    assert data.load("npz", str(tmp_path / "a.npz")).classes == 4
+    assert loaded(tmp_path / "a.npz").schema.target.size == 4
     monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size - 1)
     with pytest.raises(RefusedError) as caught:
-        data.load("npz", str(tmp_path / "a.npz"))
+        loaded(tmp_path / "a.npz")
     assert str(caught.value) == (
         f"data.path={tmp_path}/a.npz: needs 6.912 kB of memory, but this machine has 6.911 kB free"
     )
@@ -374,7 +380,7 @@ def test_any_archive_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user
     archive(path, method)
     path.write_bytes(mutation(path.read_bytes()))
     with only_user_errors():
-        data.load("npz", str(path))
+        loaded(path)
 
 
 @given(mutation=mutations(), name=st.sampled_from(list(IDX)))

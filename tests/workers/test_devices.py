@@ -145,7 +145,7 @@ def test_the_memory_that_a_process_holds_is_added_up(machine, monkeypatch: pytes
     import pynvml
 
     running = [SimpleNamespace(pid=7, usedGpuMemory=3), SimpleNamespace(pid=8, usedGpuMemory=5)]
-    monkeypatch.setattr(devices, "_asked", lambda gpu, ask: ask(gpu))
+    monkeypatch.setattr(devices, "ask", lambda gpu, ask: ask(gpu))
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: running)
     assert devices.held_by(7) == 6
     assert devices.held_by(9) == 0
