@@ -22,7 +22,8 @@ _SEARCHED = tuple(f"{group}." for group in TRIAL_GROUPS)
 class Strict(BaseModel):
     """A config model that refuses unknown keys and does not convert types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # By alias, so that what is written can be checked again.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
 
 
 def check(cls: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:

@@ -140,7 +140,8 @@ def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_the
     summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"], width=80)
     assert lines[0] == "Run a/b"
     assert "1 test image of 28x28x1" in lines[1]
-    assert lines[2].startswith("  settings model.kind=mlp model.layers=2 model.units=[512, 256]")
+    assert lines[2] == "  task     classification"
+    assert lines[3].startswith("  settings model.kind=mlp model.layers=2 model.units=[512, 256]")
     assert "training.epochs=10" in " ".join(lines)
     assert max(map(len, lines[2:])) <= 80
     assert "null" not in str(lines)
