@@ -153,7 +153,9 @@ def logged_metrics(task: Any) -> Sequence[str] | None:
     kind = kind_of(task)
     metrics = task.get("metrics") if isinstance(task, Mapping) else None
     if metrics is None:
-        return None if kind == "auto" else TASKS[kind].metrics
+        # As long as the task is not known, those of all tasks.
+        of_all = [name for defaults in TASKS.values() for name in defaults.metrics]
+        return list(dict.fromkeys(of_all)) if kind == "auto" else TASKS[kind].metrics
     if not isinstance(metrics, list):
         return None
     names = [str(one.get("name", "")) if isinstance(one, Mapping) else str(one) for one in metrics]

@@ -186,7 +186,7 @@ def test_the_sweep_is_described(undrawn, tmp_path):
         "Are two layers enough?",
         "ended: search.time_budget=12m is used up",
         "data=mnist could not be downloaded: this sweep used the digits of mnist_5k instead.",
-        "3,600 training, 400 validation, 1,000 test images of 28×28×1, 10 classes; digest 578ee6082e683c4e",
+        "3,600 training, 400 validation and 1,000 test images of 28×28×1, 10 classes; digest 578ee6082e683c4e",
         "asha on tpe",
         "60 trials or 12 min",
         "mean of 5 folds",

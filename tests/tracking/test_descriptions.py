@@ -109,7 +109,7 @@ def test_it_shows_the_winner_the_best_ten_the_space_and_next_steps(note) -> None
     assert sum(line.endswith(" s |") for line in lines) == 10
     assert "| 1 | 11 | 11 units | 0.6100 | 11 s |" in lines
     assert "| `model.units` | `range(0, 12)` |" in lines
-    assert "npz: 3,600 training images, 400 validation images, 1,000 test images, 28x28x1, 10 classes." in lines
+    assert "npz: 3,600 training, 400 validation and 1,000 test images of 28x28x1, 10 classes." in lines
     assert lines[-4:-1] == [
         "python -m mnist_sweep compare story/now",
         "python -m mnist_sweep export story/now --to exported",

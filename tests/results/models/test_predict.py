@@ -57,7 +57,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
 @pytest.fixture
 def image_files(model: Model, digits: Path) -> data.Images:
     """`a/four.png`, another `b/four.png`, and `blank.png`, in the working directory."""
-    loaded = data.load("npz", str(digits))
+    loaded = data.load("mnist", str(digits))
     for folder, number in (("a", 80), ("b", 81)):
         Path(folder).mkdir()
         Image.fromarray(loaded.x_test[number, ..., 0]).save(f"{folder}/four.png")

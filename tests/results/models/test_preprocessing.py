@@ -24,7 +24,7 @@ Array = NDArray[np.float32]
 @pytest.fixture(scope="module")
 def known(digits: Path) -> tuple[Array, NDArray[np.int64], Profile]:
     """Digits, their classes, and the profile of other digits."""
-    images = data.load("npz", str(digits))
+    images = data.load("mnist", str(digits))
     return images.x_test[..., 0], images.y_test, measure(images.x_train, images.y_train)
 
 
