@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -188,7 +189,13 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def workers() -> set[psutil.Process]:
     """The processes of workers that this process has started, such as those that other tests have left."""
-    return {p for p in psutil.Process().children() if any("mnist_sweep.workers" in part for part in p.cmdline())}
+    found = set()
+    for process in psutil.Process().children():
+        # It may have ended.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("mnist_sweep.workers" in part for part in process.cmdline()):
+                found.add(process)
+    return found
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -173,12 +173,12 @@ def test_data_that_every_worker_would_copy_is_refused(cell, keras):
 
 
 def test_a_function_of_an_importable_module_is_named(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("def build_model(hp):\n    return hp\n")
+    (tmp_path / "importable_model.py").write_text("def build_model(hp):\n    return hp\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import mine  # type: ignore[import-not-found]
+    import importable_model  # type: ignore[import-not-found]
 
-    assert carried.carry(mine.build_model) == "mine:build_model"
+    assert carried.carry(importable_model.build_model) == "importable_model:build_model"
 
 
 def test_modules_that_only_this_process_finds_are_copied(tmp_path, monkeypatch, keras):
