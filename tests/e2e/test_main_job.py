@@ -352,6 +352,7 @@ class TestConfigs:
 OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_report_is_written_leaves_a_complete_sweep_and_no_process(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command(

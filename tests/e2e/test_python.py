@@ -79,6 +79,7 @@ def sweep_of(folder: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_a_script_is_killed_and_another_process_resumes_its_sweep(script: Path, run: Run) -> None:
     killed = start(script, "1", "training.epochs=250", "training.early_stopping.patience=null")
     try:
