@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from nbclient import NotebookClient
 from programs import ROOT, environment
 
 
-def test_every_cell_of_the_notebook_on_a_finished_sweep_runs(swept, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, _ = swept
+def test_every_cell_of_the_notebook_on_a_finished_sweep_runs(
+    swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A copy: other tests check what is in the folder of the sweep.
+    folder = shutil.copytree(swept[0], tmp_path / "copy")
     for name, value in environment(MPLBACKEND="agg").items():
         monkeypatch.setenv(name, value)
     # `!python` in a cell runs this Python.
