@@ -168,7 +168,9 @@ def test_a_model_of_several_inputs_is_trained_saved_and_tested(trial_config, tmp
     x, y = datasets.load_iris(return_X_y=True)
     x = scaled(x)
     dataset = rows_of(x[:, :1], y.astype(np.int64), Target("classes", 3), second=x[:, 1:].reshape(-1, 3, 1))
-    config = trial_config("model.builder=own_models:build", "training.batch_size=8", "training.epochs=3")
+    config = trial_config(
+        "model.builder=own_models:build", "training.batch_size=8", "training.epochs=3", "optimizer.learning_rate=0.05"
+    )
     trainer = Trainer(dataset)
     outcome, _ = train(trainer, config, tmp_path / "trial")
     metrics, _ = trainer.test(tmp_path / "trial" / "model.h5", outcome.digest)
