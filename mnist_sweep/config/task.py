@@ -98,10 +98,6 @@ class TaskConfig(Strict):
         """What fits the task; for `auto`, what fits classification."""
         return TASKS["classification" if self.kind == "auto" else self.kind]
 
-    def logged(self) -> list[str]:
-        """Returns the names of the logged metrics, without the loss."""
-        return list(self.defaults.metrics) if self.metrics is None else [metric.logged for metric in self.metrics]
-
 
 def check_target(task: TaskConfig, kind: str, size: int) -> None:
     """Checks that a task fits what the data have to predict.
@@ -136,6 +132,12 @@ def kind_of(task: Any) -> Literal["auto"] | Kind:
     """Returns the kind of task that a config names; that of old sweeps, which have none, is classification."""
     kind = task.get("kind", "classification") if isinstance(task, Mapping) else "classification"
     return next((known for known in TASKS if known == kind), "auto")
+
+
+def target_of(task: Any) -> Literal["classes", "labels", "numbers"] | None:
+    """Returns the kind of target that a config's task needs; None for `auto`, as the data tell it."""
+    kind = kind_of(task)
+    return None if kind == "auto" else TASKS[kind].target
 
 
 def objective_of(written: str | list[str], task: Any) -> str | list[str]:

@@ -58,7 +58,7 @@ class Rows:
     def arrays(self, part: PartName) -> Iterator[tuple[str, Array]]:
         """Yields the arrays with their names: `x_train`, or `x_train_NAME` for one of several inputs, and `y_train`."""
         for name, array in self.inputs.items():
-            yield _file(part, name), array
+            yield array_name(part, name), array
         yield f"y_{part}", self.targets
         if self.weights is not None:
             yield f"w_{part}", self.weights
@@ -158,12 +158,13 @@ class Dataset:
 
 
 def _open(folder: Path, schema: Schema, part: PartName) -> Rows:
-    inputs = {name: _map(folder / f"{_file(part, name)}.npy") for name in schema.inputs}
+    inputs = {name: _map(folder / f"{array_name(part, name)}.npy") for name in schema.inputs}
     weights = folder / f"w_{part}.npy"
     return Rows(inputs, _map(folder / f"y_{part}.npy"), _map(weights) if weights.exists() else None)
 
 
-def _file(part: PartName, name: str) -> str:
+def array_name(part: PartName, name: str) -> str:
+    """Returns the name of a part's array of an input: `x_train`, or `x_train_NAME` for one of several inputs."""
     return f"x_{part}" if name == ONLY else f"x_{part}_{name}"
 
 

@@ -14,7 +14,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import Header
 from mnist_sweep.common.text import counted
 from mnist_sweep.data import images, targets
-from mnist_sweep.data.dataset import LoadedData, PartName, Rows
+from mnist_sweep.data.dataset import LoadedData, PartName, Rows, array_name
 from mnist_sweep.data.schema import ONLY, Input, InputKind, Schema, TargetKind
 
 Array = NDArray[Any]
@@ -57,7 +57,9 @@ def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
         for part in _PARTS:
             used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
             missing = [
-                name for name in (*(_x(part, one) for one in inputs or [ONLY]), f"y_{part}") if name not in known
+                name
+                for name in (*(array_name(part, one) for one in inputs or [ONLY]), f"y_{part}")
+                if name not in known
             ]
             if used and missing:
                 found = images.listed(archive.names) or "none"
@@ -85,10 +87,6 @@ def _inputs(names: Sequence[str]) -> list[str]:
 
 def _part(name: str) -> str:
     return name.split("_")[1]
-
-
-def _x(part: str, name: str) -> str:
-    return f"x_{part}" if name == ONLY else f"x_{part}_{name}"
 
 
 def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
@@ -130,16 +128,17 @@ def _checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, 
     parts = [part for part in _PARTS if f"y_{part}" in arrays]
     inputs: dict[str, Input] = {}
     for name in _inputs(list(arrays)):
-        of_parts = {_x(part, name): arrays.pop(_x(part, name)) for part in parts}
+        of_parts = {array_name(part, name): arrays.pop(array_name(part, name)) for part in parts}
         read, kind, told = _read_input(of_parts, where)
         arrays |= read
         notes += told
-        inputs[name] = Input(kind, read[_x("train", name)].shape[1:])
+        inputs[name] = Input(kind, read[array_name("train", name)].shape[1:])
     y, target, told = targets.read({f"y_{part}": arrays[f"y_{part}"] for part in parts}, where, wanted)
     notes += told
     weights = {part: _weights(arrays, part, where) for part in parts}
     rows = {
-        part: Rows({name: arrays[_x(part, name)] for name in inputs}, y[f"y_{part}"], weights[part]) for part in parts
+        part: Rows({name: arrays[array_name(part, name)] for name in inputs}, y[f"y_{part}"], weights[part])
+        for part in parts
     }
     if "val" in rows:
         notes.append(f"{where}: validates on the {len(rows['val']):,} rows of x_val, not on data.validation_split")

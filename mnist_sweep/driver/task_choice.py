@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnist_sweep.config.objective import AUTO
-from mnist_sweep.config.task import TASKS, Kind, kind_of
+from mnist_sweep.config.task import TASKS, Kind, kind_of, target_of
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.data import sources
 from mnist_sweep.data.dataset import LoadedData
@@ -18,8 +18,7 @@ _LAST: dict[str, LoadedData] = {}
 
 def request(config: Mapping[str, Any]) -> sources.Request:
     """Returns which data a config names, and what its task needs of them."""
-    kind = kind_of(config.get("task"))
-    return sources.Request.of(config["data"], None if kind == "auto" else TASKS[kind].target)
+    return sources.Request.of(config["data"], target_of(config.get("task")))
 
 
 def load(config: Mapping[str, Any]) -> LoadedData:

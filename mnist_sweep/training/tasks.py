@@ -115,8 +115,7 @@ def of_mixed(task: TaskConfig, target: Target, loss: Any, metrics: Sequence[Any]
     columns = None if task.kind == "classification" else 1 if task.kind == "binary" else target.size
     inner = keras.losses.get(loss) if isinstance(loss, str) else loss
     inner = inner if isinstance(inner, keras.losses.Loss) else _FunctionLoss(inner)
-    made = [_metric(Named(name=one), task, target) if isinstance(one, str) else one for one in metrics]
-    return _MixedLoss(inner, columns), [_MixedMetric(one, columns) for one in made]
+    return _MixedLoss(inner, columns), [_MixedMetric(one, columns) for one in _instances(metrics, task, target)]
 
 
 def metrics(task: TaskConfig, target: Target) -> list[Any]:
@@ -133,6 +132,11 @@ def metrics(task: TaskConfig, target: Target) -> list[Any]:
         return list(task.defaults.metrics)
     named = [Named(name=name) for name in task.defaults.metrics] if task.metrics is None else task.metrics
     return [_metric(one, task, target) for one in named]
+
+
+def _instances(metrics: Sequence[Any], task: TaskConfig, target: Target) -> list[keras.metrics.Metric]:
+    """Returns metrics, of which some may be names, as objects."""
+    return [_metric(Named(name=one), task, target) if isinstance(one, str) else one for one in metrics]
 
 
 def _metric(named: Named, task: TaskConfig, target: Target) -> keras.metrics.Metric:
@@ -178,8 +182,7 @@ def metrics_of(task: TaskConfig, target: Target, truth: Array, predicted: Array)
     compute = keras.losses.get(compute) if isinstance(compute, str) else compute
     given = as_column(task, truth)
     found = {"test_loss": float(np.mean(np.asarray(compute(given, predicted))))}
-    for metric in metrics(task, target):
-        metric = _metric(Named(name=metric), task, target) if isinstance(metric, str) else metric
+    for metric in _instances(metrics(task, target), task, target):
         metric.update_state(given, predicted)
         value = np.asarray(metric.result())
         if value.ndim == 0:
@@ -297,12 +300,26 @@ class _MixedLoss(keras.losses.Loss):  # type: ignore[misc]
         return counts[:, 0] * self._inner.call(own, y_pred) + counts[:, 1] * self._inner.call(other, y_pred)
 
 
-class _MixedMetric(keras.metrics.Metric):  # type: ignore[misc]
+class _AdaptedMetric(keras.metrics.Metric):  # type: ignore[misc]
+    """Another metric, of targets that `update_state` of a subclass converts."""
+
+    def __init__(self, inner: keras.metrics.Metric) -> None:
+        super().__init__(name=inner.name)
+        self.inner = inner
+
+    def result(self) -> Any:
+        return self.inner.result()
+
+    def reset_state(self) -> None:
+        self.inner.reset_state()
+
+
+class _MixedMetric(_AdaptedMetric):
     """A metric of the targets of `mixed`, and of others."""
 
     def __init__(self, inner: keras.metrics.Metric, columns: int | None) -> None:
-        super().__init__(name=inner.name)
-        self.inner, self._columns = inner, columns
+        super().__init__(inner)
+        self._columns = columns
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         parts = _parts(y_true, self._columns)
@@ -311,12 +328,6 @@ class _MixedMetric(keras.metrics.Metric):  # type: ignore[misc]
             first = counts[:, 0] >= counts[:, 1]
             y_true = keras.ops.where(first if self._columns is None else first[:, None], own, other)
         self.inner.update_state(y_true, y_pred, sample_weight)
-
-    def result(self) -> Any:
-        return self.inner.result()
-
-    def reset_state(self) -> None:
-        self.inner.reset_state()
 
 
 def _parts(targets: Any, columns: int | None) -> tuple[Any, Any, Any] | None:
@@ -328,21 +339,15 @@ def _parts(targets: Any, columns: int | None) -> tuple[Any, Any, Any] | None:
     return (own, other, counts) if columns else (own[:, 0], other[:, 0], counts)
 
 
-class _OneHotMetric(keras.metrics.Metric):  # type: ignore[misc]
+class _OneHotMetric(_AdaptedMetric):
     """A metric of one-hot rows, for classes that are numbers."""
 
     def __init__(self, inner: keras.metrics.Metric, classes: int) -> None:
-        super().__init__(name=inner.name)
-        self.inner, self._classes = inner, classes
+        super().__init__(inner)
+        self._classes = classes
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         self.inner.update_state(keras.ops.one_hot(_flat(y_true), self._classes), y_pred, sample_weight)
-
-    def result(self) -> Any:
-        return self.inner.result()
-
-    def reset_state(self) -> None:
-        self.inner.reset_state()
 
 
 def _flat(classes: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.data_config import check_data
-from mnist_sweep.config.task import TASKS, kind_of
+from mnist_sweep.config.task import target_of
 from mnist_sweep.data import sources
 from mnist_sweep.data.dataset import Dataset, split
 
@@ -28,8 +28,7 @@ def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wante
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{wanted_by}: the run's config.yaml does not say which images it was trained on") from None
     settings = check_data(given)
-    kind = kind_of(config.get("task"))
-    data = sources.load(sources.Request.of(given, None if kind == "auto" else TASKS[kind].target))
+    data = sources.load(sources.Request.of(given, target_of(config.get("task"))))
     if data.digest() != tags["data.digest"]:
         raise UserError(
             f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
