@@ -74,6 +74,7 @@ class TrackingConfig(Strict):
     # Defaults for old sweeps, which lack these keys; a field named `register` would hide a method of pydantic's.
     report: bool = True
     register_winner: Annotated[bool, Field(alias="register")] = True
+    system_metrics: Duration | None = None
 
 
 class ConfirmConfig(Strict):

@@ -24,8 +24,10 @@ from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_pr
 from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import augment
+from mnist_sweep.config.units import seconds
 from mnist_sweep.data.dataset import Dataset, LoadedData
 from mnist_sweep.driver import larger_space, same_sweep, summary
+from mnist_sweep.driver.figures import SlotFigures
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
@@ -193,9 +195,13 @@ class _Launch:
         progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
 
+        figures = self._slot_figures(views)
+
         def tick() -> None:
             screen.tick()
             self._tracker.tick()
+            for one in figures:
+                one.take(self._workers.measured())
 
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -206,7 +212,7 @@ class _Launch:
             choose.create_stopping(settings),
             self._workers,
             folder=self._folder,
-            listeners=[journal, self._tracker, screen],
+            listeners=[journal, self._tracker, screen, *figures],
             clock=clock,
             image=self._data.schema.grid,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
@@ -229,6 +235,19 @@ class _Launch:
             self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
+
+    def _slot_figures(self, views: contextlib.ExitStack) -> list[SlotFigures]:
+        """Returns what takes the slots' figures; nothing if they are not measured."""
+        every, clock = self._plan.settings.tracking.system_metrics, self._clock
+        if every is None:
+            return []
+
+        def log(trial: int, metrics: Mapping[str, float]) -> None:
+            self._tracker.measured(trial, metrics, clock())
+
+        found = SlotFigures(self._folder, seconds(every), log, clock)
+        views.callback(found.close)
+        return [found]
 
     def _still_steered(self) -> Iterator[str]:
         """Yields what users changed while an earlier session ran, as far as it still holds."""

@@ -137,7 +137,7 @@ class Plan:
             UserError: A cluster cannot be joined.
         """
         config, function = self.settings.workers, made_by(self.settings.trial["model"])
-        custom_code = function is not None
+        custom_code, measures = function is not None, self.settings.tracking.system_metrics is not None
         if isinstance(config, RayConfig):
             carrier = Carrier(size(config.inline), config.storage)
             carrier.check()
@@ -145,7 +145,7 @@ class Plan:
             wait = None if config.wait is None else seconds(config.wait)
             # On this machine, the check of the function says more.
             module = (function or "").partition(":")[0] if config.address is not None else ""
-            job = Job(config, self.most, custom_code, self.backend, carrier, module, carried_code(folder))
+            job = Job(config, self.most, custom_code, self.backend, carrier, module, carried_code(folder), measures)
             return RemoteWorkers(transport, job, folder, say, wait)
         return LocalWorkers(
             self.slots,
@@ -156,6 +156,7 @@ class Plan:
             backend=self.backend,
             say=say,
             code=code_folder(folder),
+            measures=measures,
         )
 
     def check(self, schema: schemas.Schema, digest: str) -> None:

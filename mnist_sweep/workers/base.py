@@ -13,6 +13,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line, printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 
 T = TypeVar("T")
 
@@ -318,6 +319,9 @@ class Pool(Workers, Protocol):
 
     def nodes(self) -> dict[str, str]:
         """Returns what the nodes of the slots are, by name; none if the slots are on this machine."""
+
+    def measured(self) -> list[Figures]:
+        """Returns what the slots use, as far as it was measured since the last call, without waiting."""
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
