@@ -18,7 +18,8 @@ from mnist_sweep.api.driver import Driver
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.text import format_size
-from mnist_sweep.config.settings import is_name
+from mnist_sweep.config import services
+from mnist_sweep.config.settings import check_settings, is_name
 from mnist_sweep.driver.watched import Phase, Watched
 from mnist_sweep.journal import folders
 from mnist_sweep.journal.files import CODE, DATA
@@ -214,13 +215,20 @@ def _start(
             claim.give_up()
             if (found.folder / DATA).exists():
                 found.config["data"]["path"] = str(found.folder / DATA)
-            job = {"config": found.config, "folder": str(found.folder), "resume": True}
+            job = {"config": found.config, "folder": str(found.folder), "resume": True, "secrets": _secrets(plain)}
             return Sweep._new(found.folder, {**job, "retry_failed": found.retry_failed, "notes": [*notes, *found.said]})
     notes += compose.replaced_options(hydra.runtime.choices)
     hydra_folder.save_configs(config, hydra, claim.folder)
     baseline = compose.baseline(plain, list(hydra.overrides.task), hydra.runtime.choices)
     job = {"config": plain, "folder": str(claim.folder), "baseline": baseline, "notes": notes}
+    job["secrets"] = _secrets(plain)
     return Sweep._new(claim.folder, job, claim)
+
+
+def _secrets(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the addresses of the services that get messages, by how the config has them."""
+    found = services.services(check_settings(config).notify)
+    return {one.name: one.url for one in found if one.url not in (None, one.name)}
 
 
 def _gpu_notes() -> list[str]:

@@ -58,6 +58,7 @@ def _resume(given: list[str]) -> int:
     parser.add_argument("--retry-failed", action="store_true", help=failed)
     parser.add_store()
     options = parser.parse_intermixed_args(given)
+    from mnist_sweep.config import services
     from mnist_sweep.driver import resume
 
     changes = [text for text in options.given if "=" in text and not Path(text).exists()]
@@ -65,11 +66,9 @@ def _resume(given: list[str]) -> int:
     _refuse_keys("resume", sweeps)
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    for text in changes:
-        hide(text.partition("=")[2])
     return resume.resume(
         next(iter(sweeps), None),
-        changes,
+        [services.kept(text) for text in changes],
         _console(),
         other_versions=options.other_versions,
         retry_failed=options.retry_failed,

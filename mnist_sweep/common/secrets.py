@@ -45,6 +45,8 @@ _hidden_uris: dict[str, str] = {}
 # parts of ordinary words.
 _passwords: set[str] = set()
 _SHORTEST = 6
+# Characters of a part of a service's address that is a token for sure.
+_TOKEN = 12
 _NUMBERED = re.compile(r"\*{3}\d+")
 
 
@@ -98,18 +100,48 @@ def hide(uri: str) -> str:
     Returns:
         The URI with `***` in place of its user and password; with `***2` and so on if that is another URI already.
     """
-    hidden, number = _hidden(uri), 1
+    hidden = _hidden(uri)
     if hidden == uri:
         return uri
-    while _hidden_uris.get(hidden, uri) != uri:
-        number += 1
-        hidden = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
-    _hidden_uris[hidden] = uri
+    hidden = _numbered(hidden, uri)
+    remember(hidden, uri)
     _remember(user_of(uri).partition(":")[2])
     for key, _, value in (part.partition("=") for part in uri.partition("?")[2].split("&")):
         if _KEY.search(key):
             _remember(value)
     return hidden
+
+
+def hide_whole(uri: str) -> str:
+    """Hides a URI of which any part may be a secret; `reveal` and `masked` know it as after `hide`.
+
+    Args:
+        uri: Such as the address of a service that sends messages.
+
+    Returns:
+        Its scheme and `***`, as in `slack://***`; with `***2` and so on if that is another URI already.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if rest.startswith(HIDDEN):
+        return uri
+    hidden = _numbered(f"{scheme}://{HIDDEN}" if separator else HIDDEN, uri)
+    remember(hidden, uri)
+    _passwords.update(part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= _TOKEN and "." not in part)
+    return hidden
+
+
+def _numbered(hidden: str, uri: str) -> str:
+    """Returns how a URI is written with its secrets hidden, unless another one is written so already."""
+    found, number = hidden, 1
+    while _hidden_uris.get(found, uri) != uri:
+        number += 1
+        found = hidden.replace(HIDDEN, f"{HIDDEN}{number}", 1)
+    return found
+
+
+def remember(hidden: str, uri: str) -> None:
+    """Makes `reveal` and `masked` know a URI that another process has hidden."""
+    _hidden_uris[hidden] = uri
 
 
 def hide_login() -> None:

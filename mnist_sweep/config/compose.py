@@ -26,7 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
-from mnist_sweep.config import shipped
+from mnist_sweep.config import services, shipped
 from mnist_sweep.config.grammar import FORMS, is_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected, in_shell, joined
@@ -242,7 +242,7 @@ def _without_sweeps(node: Any, default: Any, key: str) -> Any:
 
 
 def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
-    """Converts a composed config to plain data, with interpolations resolved.
+    """Converts a composed config to plain data, with interpolations resolved, and with the secrets of `notify` hidden.
 
     Args:
         config: The config.
@@ -256,6 +256,10 @@ def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise explain(error) from error
     assert isinstance(result, dict)
+    if services.KEY in result:
+        unresolved = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(unresolved, dict)
+        result[services.KEY] = services.hidden(unresolved[services.KEY])
     # A name such as 2026 is a number in YAML.
     texts = {key: str(result[key]) for key in _TEXTS if type(result.get(key)) in (int, float)}
     return {str(key): value for key, value in result.items()} | texts

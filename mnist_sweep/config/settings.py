@@ -111,6 +111,7 @@ class Settings:
         tracking: Where runs are logged.
         trial: The groups of `TRIAL_GROUPS`, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
+        notify: The services that get messages, with their secrets hidden; see `config/services.py`.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Settings:
     tracking: TrackingConfig
     trial: dict[str, Any]
     conditions: dict[str, Written] | None
+    notify: tuple[str, ...] = ()
 
     @property
     def objective(self) -> Objective:
@@ -157,6 +159,8 @@ class _Top(Strict):
     tracking: dict[str, Any]
     # A default for old sweeps, which lack this key.
     conditions: dict[str, Any] | None = None
+    # A default for old sweeps, which lack this key.
+    notify: list[str] | str | None = None
     # Not stored with a sweep.
     resume: Literal["auto"] | None = None
 
@@ -206,6 +210,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
+        notify=(top.notify,) if isinstance(top.notify, str) else tuple(top.notify or ()),
     )
     if settings.validation == "kfold" and isinstance(settings.data, TableData) and settings.data.time is not None:
         raise UserError(
@@ -301,6 +306,7 @@ FREE_TEXTS = {
     "name",
     "description",
     "objective",
+    "notify",
     "data.path",
     "data.target",
     "data.features",

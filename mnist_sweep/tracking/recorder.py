@@ -883,8 +883,8 @@ class Recorder:
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a sweep's config without the store."""
-    return {key: value for key, value in config.items() if key != "tracking"}
+    """Returns a sweep's config without the store, and without the services that get its messages."""
+    return {key: value for key, value in config.items() if key not in ("tracking", "notify")}
 
 
 def _params(execution: Execution) -> dict[str, int | None]:
