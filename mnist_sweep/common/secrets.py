@@ -47,6 +47,7 @@ _passwords: set[str] = set()
 _SHORTEST = 6
 # Characters of a part of a service's address that is a token for sure.
 _TOKEN = 12
+_WHOLE = re.compile(r"(?:[\w+.-]+://)?\*{3}\d*")
 _NUMBERED = re.compile(r"\*{3}\d+")
 
 
@@ -121,9 +122,9 @@ def hide_whole(uri: str) -> str:
     Returns:
         Its scheme and `***`, as in `slack://***`; with `***2` and so on if that is another URI already.
     """
-    scheme, separator, rest = uri.partition("://")
-    if rest.startswith(HIDDEN):
+    if _WHOLE.fullmatch(uri):
         return uri
+    scheme, separator, rest = uri.partition("://")
     hidden = _numbered(f"{scheme}://{HIDDEN}" if separator else HIDDEN, uri)
     remember(hidden, uri)
     _passwords.update(part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= _TOKEN and "." not in part)

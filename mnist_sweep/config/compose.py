@@ -251,18 +251,27 @@ def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
     Raises:
         UserError: A value is missing, or refers to a missing one.
     """
+    notify = _hidden_services(config)
     try:
         result = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     assert isinstance(result, dict)
-    if services.KEY in result:
-        unresolved = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(unresolved, dict)
-        result[services.KEY] = services.hidden(unresolved[services.KEY])
+    result |= notify
     # A name such as 2026 is a number in YAML.
     texts = {key: str(result[key]) for key in _TEXTS if type(result.get(key)) in (int, float)}
     return {str(key): value for key, value in result.items()} | texts
+
+
+def _hidden_services(config: DictConfig) -> dict[str, Any]:
+    """Returns `notify` as a config keeps it, if it is there; refuses variables that are not set."""
+    if services.KEY not in config:
+        return {}
+    unresolved = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(unresolved, dict)
+    found = services.hidden(unresolved[services.KEY])
+    services.services([one for one in ([found] if isinstance(found, str) else found or ()) if isinstance(one, str)])
+    return {services.KEY: found}
 
 
 def experiments() -> dict[str, str]:

@@ -88,4 +88,6 @@ def _resolved(text: str) -> str:
     try:
         return str(OmegaConf.create({KEY: text})[KEY])
     except OmegaConfBaseException as error:
-        raise UserError(f"{KEY}: {first_line(error)}") from None
+        unset = re.search(r"Environment variable '(\w+)' not found", str(error))
+        why = f"the variable {unset[1]} is not set; set it, or write {KEY}=[]" if unset else first_line(error)
+        raise UserError(f"{KEY}={text}: {why}") from None
