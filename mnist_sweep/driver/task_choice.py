@@ -34,6 +34,11 @@ def load(config: Mapping[str, Any]) -> LoadedData:
     return _LAST[wanted]
 
 
+def forget() -> None:
+    """Frees the memory of the data that were loaded last, in a process that does not train on them."""
+    _LAST.clear()
+
+
 def with_task(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a config that names its task and its objective.
 
