@@ -458,6 +458,7 @@ class Sweep:
             UserError: The sweep does not run, a value is invalid, or a trial has these values.
 
         Example:
+            >>> from mnist_sweep import Sweep
             >>> s = Sweep("mlp")  # doctest: +SKIP
             >>> s.add({"model.units": 64, "optimizer.name": "sgd"})  # doctest: +SKIP
             21
@@ -508,8 +509,9 @@ class Sweep:
             UserError: The sweep does not run, or a setting cannot be changed, or not so.
 
         Example:
+            >>> from mnist_sweep import Sweep
             >>> s = Sweep("mlp")  # doctest: +SKIP
-            >>> s.set("optimizer.learning_rate=interval(1e-4, 1e-2)", max_trials=80)  # doctest: +SKIP
+            >>> done = s.set("optimizer.learning_rate=interval(1e-4, 1e-2)", max_trials=80)  # doctest: +SKIP
         """
         budget = {"search.max_trials": max_trials, "search.time_budget": time_budget}
         return self._steering().set(*settings, *_as_overrides(budget)).text
