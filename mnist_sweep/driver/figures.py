@@ -88,7 +88,11 @@ class SlotFigures:
             write_whole(self._path, json.dumps({"time": now, "slots": rows}), flush=False)
 
     def close(self) -> None:
-        """Removes the file."""
+        """Logs the last figures of a slot for trials that have ended since, and removes the file."""
+        for slot, trials in self._ended.items():
+            for trial in trials if slot in self._last else ():
+                self._log(trial, logged(self._last[slot][1]))
+        self._ended.clear()
         with contextlib.suppress(OSError):
             remove(self._path)
 

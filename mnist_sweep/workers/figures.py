@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import queue
 import threading
 import time
@@ -13,9 +15,11 @@ from typing import NamedTuple
 
 import psutil
 
+from mnist_sweep.common.text import kind_and_line
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.devices import GpuReading, Slot
 
+_LOG = logging.getLogger(__name__)
 # Seconds between two measurements.
 EVERY = 2.0
 # Measurements between two looks for processes that the workers have started, as that reads all of the machine's.
@@ -107,10 +111,13 @@ class Gauge:
     def _work(self) -> None:
         with devices.driver():
             while (uses := self._wanted.get()) is not None:
+                found: list[Figures] = []
                 try:
                     found = self._measure(uses)
-                except (psutil.Error, OSError):
-                    found = []
+                except Exception as error:
+                    # Such as an old driver of the GPU. The sweep does not need the figures.
+                    _LOG.warning("what the slots use cannot be measured: %s", kind_and_line(error))
+                    self._due = math.inf
                 with self._lock:
                     self._found |= {one.slot: one for one in found}
                 self._measures = False

@@ -66,6 +66,16 @@ def test_a_trial_shorter_than_a_measurement_gets_the_next_one_of_its_slot(slots:
     assert slots.cpu == [(0, 40.0), (1, 40.0), (3, 40.0)]
 
 
+def test_a_short_trial_at_the_end_of_the_sweep_gets_the_last_figures_of_its_slot(slots: Slots) -> None:
+    slots.use(None, 30.0)
+    for trial, slot in ((0, "cpu0"), (1, "cpu1")):
+        slots.starts(trial, slot)
+        slots.ends(trial)
+    slots.figures.close()
+    # Nothing was measured of the other slot.
+    assert slots.cpu == [(0, 30.0)]
+
+
 def test_a_slot_without_a_trial_is_in_the_file_but_not_logged(slots: Slots) -> None:
     slots.use(None, 1.0)
     # What was measured before the end of its trial, and came after it.

@@ -118,6 +118,25 @@ def test_a_process_that_is_gone_has_no_figures(gauge, started) -> None:
     assert (found.cpu, found.memory) == (None, None)
 
 
+def test_a_gpu_whose_driver_is_too_old_ends_the_measuring_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(gpu: str) -> GpuReading:
+        raise AttributeError("no such function")
+
+    gauge = Gauge(fails, every=0.0)
+    uses = [Use(Slot("gpu0", 1, "0"), None, 0)]
+    until = time.monotonic() + 20
+    while not caplog.records and time.monotonic() < until:
+        gauge.tick(lambda: uses)
+        time.sleep(0.01)
+    for _ in range(3):
+        gauge.tick(lambda: uses)
+    gauge.close()
+    assert gauge.take() == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "what the slots use cannot be measured: AttributeError: no such function"
+    ]
+
+
 def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     import pynvml
 
