@@ -128,7 +128,7 @@ def test_the_parent_run_has_the_whole_config_and_the_space(told, logged):
     assert params["space.model.units"] == "choice(16, 64)"
     assert params["model.units"] == "choice(16,64)"
     assert params["search.max_trials"] == "20"
-    shared = {key: value for key, value in told.config.items() if key != "tracking"}
+    shared = {key: value for key, value in told.config.items() if key not in ("tracking", "notify")}
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml")) == shared
     assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
 
