@@ -19,11 +19,6 @@ from mnist_sweep.common import ports, termination
 from mnist_sweep.common.errors import UserError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
-    from starlette.types import ASGIApp
-
     from mnist_sweep.results.models.image_decoder import ImageDecoder
     from mnist_sweep.results.models.serve.served_models import ServedModels
 
@@ -77,6 +72,7 @@ def serve(
                 f"{TOKEN_VARIABLE}; auto generates one"
             )
         # This import takes seconds. An error about the port comes before.
+        from mnist_sweep.common.web import server_of
         from mnist_sweep.results.models.serve.app import make_app
 
         models, load = _found(what, trial, tracking_uri, Path(folder))
@@ -149,27 +145,3 @@ def image_decoders(seconds: float = _SECONDS_PER_IMAGE) -> Iterator[list[ImageDe
 
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(ImageDecoder(seconds)) for _ in range(_AT_A_TIME)]
-
-
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Makes a server that prints nothing, and ends at once without waiting for clients."""
-    import uvicorn
-
-    from mnist_sweep.results.models.serve.connections import LimitedProtocol
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            termination.end_in_time()
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    return Server(config)
