@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import secrets
 import socket
 import sys
 import tempfile
@@ -17,14 +15,12 @@ from typing import TYPE_CHECKING
 
 from mnist_sweep.common import ports, termination
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import TOKEN_VARIABLE, access_token
 
 if TYPE_CHECKING:
     from mnist_sweep.results.models.image_decoder import ImageDecoder
     from mnist_sweep.results.models.serve.served_models import ServedModels
 
-TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
-# Characters that a header can carry. A shorter token can be guessed.
-_TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 _MODELS = 5
 # How many images are read at a time, so that many clients do not take all cores; and how long one may take: the
 # page's drawing takes 0.1 s, the largest image 1 s.
@@ -53,11 +49,7 @@ def serve(
     """
     # More threads are not faster on images this small, and take three times the CPU time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Removed from the environment, as no child process needs it.
-    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
-    given = from_variable if token is None else token
-    generated = given == "auto"
-    wanted = secrets.token_urlsafe(24) if generated else _checked(given)
+    wanted, generated = access_token(token)
     ended = termination.raise_on_signals()
     loading: threading.Thread | None = None
     with (
@@ -123,15 +115,6 @@ def _found(
     queue, profile = candidates(champion), profile_of(champion, folder)
     models = ServedModels(card(champion), shape, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
-
-
-def _checked(token: str) -> str:
-    if token and not _TOKEN.fullmatch(token):
-        # The token is not printed, as the output may be kept somewhere.
-        raise UserError(
-            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
-        )
-    return token
 
 
 @contextlib.contextmanager
