@@ -50,19 +50,21 @@ def events(name: str, trials: int, epochs: int, slots: int = 4, start: float = 0
     data = {"name": "mnist_5k", "digest": "0" * 32, "source": "made up"}
     yield SweepStarted(now, name, made, space.describe(), data, {"python": "3"})
     running: dict[int, tuple[Trial, list[float], float]] = {}
+    on: dict[int, str] = {}
     waiting = iter(range(trials))
     free = [f"cpu{slot}" for slot in range(slots)]
     while True:
         while free and (number := next(waiting, None)) is not None:
             trial = Trial(number, space.sample(rng), {"training": {"seed": number}}, epochs)
             yield TrialAsked(now, number)
-            yield TrialStarted(now, trial, 1, free.pop(0))
+            on[number] = free.pop(0)
+            yield TrialStarted(now, trial, 1, on[number])
             running[number] = trial, [], now
         if not running:
             return
         now += 1
         for number, (trial, scores, began) in list(running.items()):
-            slot = f"cpu{number % slots}"
+            slot = on[number]
             scores.append(_score(trial, len(scores) + 1, rng))
             metrics = {"val_accuracy": scores[-1], "loss": 2.3 * (1 - scores[-1]) + 0.02, "val_loss": 2.5 * (1 - scores[-1])}
             yield EpochEnded(now, number, 1, len(scores), metrics)

@@ -55,7 +55,8 @@ def make_app(
     Returns:
         The application. `GET /` is the page. `GET /sweeps`, and `GET /sweep?name=NAME` for one sweep, are streams of
         server-sent events. `POST /steer?name=NAME` takes what `steer` sends to a sweep, such as
-        `{"do": "stop", "trial": 17}`, and returns `{"done": "…"}`. An error is `{"error": "…"}`.
+        `{"do": "stop", "trial": 17}`, and returns `{"done": "…"}`, or `{"error": "…"}` if
+        the sweep refuses it. What is wrong with a request is `{"error": "…"}`, too.
     """
     # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -95,7 +96,8 @@ def make_app(
         try:
             answer = await anyio.to_thread.run_sync(_ask, Steering(live.folder), wish, abandon_on_cancel=True)
         except UserError as error:
-            raise HTTPException(409, str(error)) from None
+            # An ordinary answer, which a browser must not report as a fault.
+            return {"error": str(error)}
         return {"done": answer.text, "trial": answer.trial}
 
     return _Guard(app, names, token, open_to_all=open_to_all)

@@ -134,7 +134,7 @@ function curvesChart(place, model, point) {
     const pen = area.layers[0];
     pen.strokeStyle = colours.faint;
     pen.lineWidth = 1;
-    pen.globalAlpha = model.trials.size > 200 ? 0.25 : 0.5;
+    pen.globalAlpha = model.trials.size > 500 ? 0.12 : model.trials.size > 100 ? 0.25 : 0.5;
     let count = 0;
     pen.beginPath();
     for (const [n, curve] of model.curves) {

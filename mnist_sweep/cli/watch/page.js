@@ -177,8 +177,9 @@ function sweepPage(name) {
     badge(byId("phase"), head.phase, head.paused);
     if (head.trouble) trouble(head.trouble);
     if (head.ended === undefined) return;
-    const reason = [head.reason, head.resume ? `To continue it: ${head.resume}` : ""].filter(Boolean).join(". ");
-    say(byId("reason"), head.phase === "running" ? "" : reason);
+    say(byId("reason"), head.phase === "running" ? "" : head.reason || "");
+    say(byId("resume"), head.phase === "running" ? "" : head.resume || "");
+    hide(byId("to-resume"), head.phase === "running" || !head.resume);
     say(byId("best-of"), `Best ${head.objective}`);
     say(byId("best"), head.best ? head.best.score || "–" : "–");
     const about = head.best ? [`trial ${head.best.trial}`, listed(head.best.values), head.best.verdict, head.tested] : ["no trial has ended yet"];
@@ -205,7 +206,7 @@ function sweepPage(name) {
     const ended = head.phase !== "running";
     const left = head.left === null || head.left === undefined ? null : Math.max(0, head.left - (now - head.now));
     say(byId("left-of"), ended ? "Took" : "Time left");
-    say(byId("left"), ended ? duration(elapsed) : head.paused ? "paused" : left === null ? "not known yet" : `about ${duration(left)}`);
+    say(byId("left"), ended ? duration(elapsed) : head.paused ? "paused" : left === null ? "not known yet" : `about ${about(left)}`);
     say(byId("left-about"), ended ? `ended ${clockTime(head.until ?? now)}` : `${duration(elapsed)} so far`);
   }
   setInterval(() => { if (!document.hidden && model.head.phase === "running") tick(); }, 1000);
@@ -240,7 +241,7 @@ function sweepPage(name) {
       };
       parts.answer.setAttribute("role", "status");
       const stop = steer.stopper(n, parts.answer);
-      const item = make("li", { className: "trial" },
+      const item = make("li", { className: "card" },
         make("div", { className: "who" }, parts.title, parts.where), parts.score, parts.curve, parts.values,
         make("div", { className: "far" }, make("div", { className: "track" }, parts.bar), parts.place, stop), parts.answer);
       item.dataset.trial = n;
@@ -290,7 +291,7 @@ function sweepPage(name) {
         byId("slots").append(slotItems[i].item);
       }
       const found = slotItems[i];
-      say(found.title, one.device ? one.device : one.name);
+      say(found.title, one.device && one.device !== one.name ? `${one.name} · ${one.device}` : one.name);
       const busy = one.trial !== undefined;
       say(found.does, busy ? `trial ${one.trial}, epoch ${one.epoch}/${one.epochs}` : "idle");
       found.item.classList.toggle("idle", !busy);
@@ -363,7 +364,7 @@ function overviewPage() {
     say(found.done, `${done} ${one.most === null && one.ended === 1 ? "trial" : "trials"}${one.running ? `, ${one.running} running` : ""}${one.failed ? `, ${one.failed} failed` : ""}`);
     const left = one.left === null || one.left === undefined ? null : Math.max(0, one.left - (now - message.now));
     say(found.left, one.phase === "running"
-      ? [one.paused ? "paused" : left === null ? "" : `about ${duration(left)} left`, `${duration(elapsed)} so far`].filter(Boolean).join(" · ")
+      ? [one.paused ? "paused" : left === null ? "" : `about ${about(left)} left`, `${duration(elapsed)} so far`].filter(Boolean).join(" · ")
       : [`${clockTime(one.until ?? one.time)}, after ${duration(elapsed)}`, one.reason].filter(Boolean).join(" · "));
     hide(found.curve, !one.scores || one.scores.length < 2);
     const drawn = JSON.stringify(one.scores);

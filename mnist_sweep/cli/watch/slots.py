@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_sweep.journal.files import SLOTS
 from mnist_sweep.journal.state import SweepState
 
-# Written by the sweep while it runs, every two seconds.
-FILE = "slots.json"
-# Seconds after which its figures are too old to be shown.
+# Seconds after which the figures are too old to be shown.
 _FRESH = 15.0
 _FIGURES = (
     "cpu_percent",
@@ -35,55 +35,39 @@ def slots(folder: Path, state: SweepState, gone: set[str], now: float) -> list[d
         now: The time in seconds since 1970.
 
     Returns:
-        `name`; `trial`, `epoch` and `epochs` if it trains one; and the figures that were measured.
+        `name` and, if it is known, `device`; `trial`, `epoch` and `epochs` if it trains one; and the figures that were
+        measured.
     """
     measured = _measured(folder, now)
-    if not measured:
-        busy = {start.slot: number for number, start in state.open.items() if start.slot}
-        names = sorted((state.slots | busy.keys()) - gone, key=_natural)
-        return [{"name": name, **_trial(state, busy.get(name))} for name in names]
-    nodes = len({slot.get("node", "") for slot in measured}) > 1
-    return [_slot(state, slot, with_node=nodes) for slot in measured]
+    busy = {start.slot: number for number, start in state.open.items() if start.slot}
+    names = sorted(((state.slots | measured.keys()) - gone) | busy.keys(), key=_natural)
+    found = []
+    for name in names:
+        figures = measured.get(name, {})
+        device = f"{figures.get('device') or ''}"
+        node = f"{figures.get('node') or ''}"
+        about = {key: figures[key] for key in _FIGURES if isinstance(figures.get(key), int | float)}
+        where = f"{device} on {node}" if device and node else device
+        found.append({"name": name, "device": where, **_trial(state, busy.get(name)), **about})
+    return found
 
 
-def _measured(folder: Path, now: float) -> Sequence[Mapping[str, Any]]:
+def _measured(folder: Path, now: float) -> Mapping[str, Mapping[str, Any]]:
+    """Reads the file that the sweep writes every two seconds; nothing if it is old, or is none."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        content = json.loads((folder / FILE).read_bytes())
+        content = json.loads((folder / SLOTS).read_bytes())
         if abs(now - content["time"]) < _FRESH:
-            return [slot for slot in content["slots"] if isinstance(slot, dict)]
-    return []
-
-
-def _slot(state: SweepState, slot: Mapping[str, Any], *, with_node: bool) -> dict[str, Any]:
-    trial, node = slot.get("trial"), slot.get("node")
-    figures = {name: slot[name] for name in _FIGURES if isinstance(slot.get(name), int | float)}
-    where = f" on {node}" if with_node and node else ""
-    return {
-        "name": f"{slot.get('slot', '')}",
-        "device": f"{slot.get('device', '')}{where}",
-        **_trial(state, trial if isinstance(trial, int) else None),
-        **figures,
-    }
+            return {str(slot.get("name") or slot["slot"]): slot for slot in content["slots"]}
+    return {}
 
 
 def _trial(state: SweepState, number: int | None) -> dict[str, Any]:
-    start = None if number is None else state.open.get(number)
-    if start is None:
+    if number is None:
         return {}
-    latest = state.latest.get(start.trial.number)
+    latest, start = state.latest.get(number), state.open[number]
     return {"trial": number, "epoch": latest.epoch if latest else 0, "epochs": start.trial.epochs}
 
 
-def _natural(name: str) -> tuple[tuple[str, int], ...]:
+def _natural(name: str) -> list[tuple[str, int]]:
     """Sorts `gpu2` before `gpu10`."""
-    parts, digits = [], ""
-    word = ""
-    for character in f"{name} ":
-        if character.isdigit():
-            digits += character
-        elif digits:
-            parts.append((word, int(digits)))
-            word, digits = character, ""
-        else:
-            word += character
-    return (*parts, (word, 0))
+    return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", name)]

@@ -90,9 +90,9 @@ async function ask(name, wish, answer) {
       method: "POST", headers: { ...rights, "Content-Type": "application/json" }, body: JSON.stringify(wish),
     });
     const said = await given.json();
-    answer.className = given.ok ? "answer done" : "answer refused";
-    say(answer, given.ok ? said.done : said.error);
-    return given.ok;
+    answer.className = said.error ? "answer refused" : "answer done";
+    say(answer, said.error || said.done);
+    return !said.error;
   } catch {
     answer.className = "answer refused";
     say(answer, "The connection to watch is lost; try again");
@@ -101,14 +101,16 @@ async function ask(name, wish, answer) {
 }
 
 function duration(seconds) {
-  if (seconds < 59.95) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds > 0 && seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   const two = (n) => String(n).padStart(2, "0");
-  if (whole < 3600) return `${Math.floor(whole / 60)} m ${two(whole % 60)} s`;
-  const hours = Math.floor(whole / 3600);
-  const minutes = `${two(Math.floor((whole % 3600) / 60))} m`;
-  return hours < 24 ? `${hours} h ${minutes}` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  return `${Math.floor(whole / 3600).toLocaleString("en")} h ${two(Math.floor((whole % 3600) / 60))} min`;
 }
+
+/** An estimate, without a precision that it does not have. */
+const about = (seconds) => duration(seconds < 60 ? Math.round(seconds) : seconds < 600 ? 10 * Math.round(seconds / 10) : 60 * Math.round(seconds / 60)).replace(" 00 s", "");
 
 function bytes(amount) {
   const units = ["B", "kB", "MB", "GB", "TB"];

@@ -59,7 +59,7 @@ function leaderboardTable(scroll, model, point) {
     filled = model.rows.length;
     let total = 0;
     columns.forEach((column, k) => {
-      let most = column.heading.length + 3;
+      let most = column.heading.length + 4;
       for (const row of model.rows) most = Math.max(most, textOf(column, row).length);
       const width = Math.min(most, 34) * 7.4 + 20;
       total += width;
