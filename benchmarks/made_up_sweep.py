@@ -66,16 +66,30 @@ def events(name: str, trials: int, epochs: int, slots: int = 4, start: float = 0
         for number, (trial, scores, began) in list(running.items()):
             slot = on[number]
             scores.append(_score(trial, len(scores) + 1, rng))
-            metrics = {"val_accuracy": scores[-1], "loss": 2.3 * (1 - scores[-1]) + 0.02, "val_loss": 2.5 * (1 - scores[-1])}
+            metrics = {
+                "val_accuracy": scores[-1],
+                "loss": 2.3 * (1 - scores[-1]) + 0.02,
+                "val_loss": 2.5 * (1 - scores[-1]),
+            }
             yield EpochEnded(now, number, 1, len(scores), metrics)
             fails = len(scores) == 1 and rng.random() < _FAILS
             stops = len(scores) == max(1, epochs // 3) and rng.random() < _STOPS
             if not (fails or stops or len(scores) == epochs):
                 continue
             status = Status.FAILED if fails else Status.STOPPED if stops else Status.COMPLETED
-            reason = "ValueError: made up to fail" if fails else "asha: not in the best third at this epoch" if stops else ""
+            reason = (
+                "ValueError: made up to fail" if fails else "asha: not in the best third at this epoch" if stops else ""
+            )
             best = max(scores)
-            outcome = Outcome(status, reason, None if fails else best, None if fails else scores.index(best) + 1, {}, 20_000, now - began)
+            outcome = Outcome(
+                status,
+                reason,
+                None if fails else best,
+                None if fails else scores.index(best) + 1,
+                {},
+                20_000,
+                now - began,
+            )
             yield TrialEnded(now, number, outcome)
             del running[number]
             free.append(slot)

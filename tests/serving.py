@@ -47,7 +47,9 @@ class Served:
 
     def post(self, path: str, body: Any, token: str = TOKEN, **headers: str) -> tuple[int, Any]:
         """Sends JSON; returns the status and the answer."""
-        status, _, answer = self._ask("POST", path, json.dumps(body), token, {"Content-Type": "application/json", **headers})
+        status, _, answer = self._ask(
+            "POST", path, json.dumps(body), token, {"Content-Type": "application/json", **headers}
+        )
         return status, json.loads(answer)
 
     def _ask(

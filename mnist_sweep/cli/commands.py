@@ -110,7 +110,9 @@ def _watch(given: list[str]) -> int:
     from mnist_sweep.cli import watch
 
     parser = _Parser("watch", "Serves a page on which to follow sweeps, and to change those that run, until Ctrl-C.")
-    which = f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
+    which = (
+        f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
+    )
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=which)
     parser.add_address(watch.HOST, watch.PORT)
     token = (

@@ -35,7 +35,7 @@ class Watched:
 
     def update(self) -> bool:
         """Reads what has happened since the last call; returns whether anything has."""
-        return any([True for _ in self.new()])
+        return bool(list(self.new()))
 
     def new(self) -> Iterator[Event]:
         """Yields what has happened since the last call, each event after `progress` has taken note of it."""

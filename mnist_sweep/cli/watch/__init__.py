@@ -17,9 +17,7 @@ from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
 HOST, PORT = "127.0.0.1", 8001
 
 
-def watch(
-    named: Sequence[str], host: str, port: int, token: str | None = None, *, open_browser: bool = False
-) -> int:
+def watch(named: Sequence[str], host: str, port: int, token: str | None = None, *, open_browser: bool = False) -> int:
     """Serves the page until Ctrl-C.
 
     Args:

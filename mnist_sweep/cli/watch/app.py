@@ -27,13 +27,14 @@ _HERE = Path(__file__).parent
 # The report's colours and axes are the page's, too.
 _REPORT = Path(mnist_sweep.__file__).parent / "results" / "report"
 _CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+_SCRIPTS = ("stream.js", "charts.js", "parallel.js", "table.js", "steer.js", "page.js")
 _FILES = {
     "/": (_HERE / "page.html", "text/html; charset=utf-8"),
     "/icon.svg": (_HERE / "icon.svg", "image/svg+xml"),
     "/report.css": (_REPORT / "report.css", _CSS),
     "/watch.css": (_HERE / "watch.css", _CSS),
     "/axes.js": (_REPORT / "axes.js", _JS),
-    **{f"/{name}.js": (_HERE / f"{name}.js", _JS) for name in ("stream", "charts", "parallel", "table", "steer", "page")},
+    **{f"/{name}": (_HERE / name, _JS) for name in _SCRIPTS},
 }
 # Seconds between two messages, and without one after which the page is told that the server is still there.
 _PAUSE, _ALIVE = 0.5, 10.0

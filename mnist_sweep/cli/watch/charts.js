@@ -12,9 +12,12 @@ function readColours() {
 readColours();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** A place for a chart: a canvas for what stays, and one above it for what moves. */
-function canvases(place, draw) {
-  const layers = [0, 1].map(() => place.appendChild(document.createElement("canvas")).getContext("2d"));
+// Lines that are drawn in one frame: without a GPU, a browser takes a tenth of a second for a thousand.
+const LINES_PER_FRAME = 80;
+
+/** A place for a chart: canvases for what stays, and one above them for what moves. */
+function canvases(place, draw, count = 2) {
+  const layers = [...Array(count).keys()].map(() => place.appendChild(document.createElement("canvas")).getContext("2d"));
   const area = { layers, width: 0, height: 0 };
   function fit() {
     const [width, height, ratio] = [place.clientWidth, place.clientHeight, Math.min(devicePixelRatio || 1, 2)];
@@ -84,7 +87,7 @@ const wholeMarks = (low, high) => rounded(low, Math.max(high, low + 1)).marks.fi
 // ---- the objective of each epoch, of every trial
 
 function curvesChart(place, model, point) {
-  let limits = "", drawn = new Map(), ys = null, near = null;
+  let limits = "", drawn = new Map(), ys = null, near = null, more = 0;
   const area = canvases(place, draw);
 
   /** The curves' range: without the worst of the worst, which would press all others into one line. */
@@ -130,7 +133,7 @@ function curvesChart(place, model, point) {
       frame(area, [1, found.last], ys, wholeMarks(1, found.last));
       drawn = new Map();
     }
-    // Ended curves are drawn once, a few dozen at a time.
+    // Ended curves are drawn once.
     const pen = area.layers[0];
     pen.strokeStyle = colours.faint;
     pen.lineWidth = 1;
@@ -139,9 +142,10 @@ function curvesChart(place, model, point) {
     pen.beginPath();
     for (const [n, curve] of model.curves) {
       if (drawn.get(n) === curve.version || model.isRunning(n)) continue;
+      if (++count > LINES_PER_FRAME) { more ||= requestAnimationFrame(() => { more = 0; draw(); }); break; }
       drawn.set(n, curve.version);
       trace(pen, curve);
-      if (++count % 40 === 0) { pen.stroke(); pen.beginPath(); }
+      if (count % 40 === 0) { pen.stroke(); pen.beginPath(); }
     }
     pen.stroke();
     pen.globalAlpha = 1;
@@ -212,8 +216,8 @@ function scoresChart(place, model, point) {
     for (const [n, score] of points) {
       const [x, y] = [area.x(n), area.y(score)];
       places.push([n, x, y]);
-      pen.moveTo(x + 2.4, y);
-      pen.arc(x, y, 2.4, 0, 7);
+      if (points.length > 300) pen.rect(x - 1.7, y - 1.7, 3.4, 3.4);
+      else { pen.moveTo(x + 2.4, y); pen.arc(x, y, 2.4, 0, 7); }
     }
     pen.fill();
     pen.globalAlpha = 1;

@@ -75,7 +75,7 @@ def _written(domain: Choice) -> list[str]:
 
 
 def value_of(value: Any) -> Any:
-    """Returns a hyperparameter's value as the page has it: a number, or text. None is the value of one that has none."""
+    """Returns a hyperparameter's value as the page has it: a number, or text, also for the value null."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return format_value("None" if value is None else value)
     return value if math.isfinite(value) else format_value(value)

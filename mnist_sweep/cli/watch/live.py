@@ -31,7 +31,6 @@ from mnist_sweep.journal.events import (
     SlotClosed,
     SlotLost,
     SlotOpened,
-    SweepEnded,
     SweepResumed,
     SweepStarted,
     TrialAdded,
@@ -50,6 +49,8 @@ _STORY = 300
 _LOOK = 0.25
 # Points of a sweep's line on the overview.
 _STEPS = 60
+
+_UNFINISHED = ("stopped", "failed", "interrupted")
 
 Message = dict[str, Any]
 
@@ -203,7 +204,7 @@ class Live:
             "refused": len(state.refused),
             "reason": ended.reason if ended else "",
             "tested": metrics_text(state.tested.metrics) if state.tested and state.tested.metrics else "",
-            "resume": command(f"resume {shlex.quote(self.name)}") if phase in ("stopped", "failed", "interrupted") else "",
+            "resume": command(f"resume {shlex.quote(self.name)}") if phase in _UNFINISHED else "",
             "budget": form.budget(state),
             "queued": [
                 {"trial": number, "values": _values(event.values), "by": event.by}
@@ -275,11 +276,7 @@ class Live:
                 "time": round(outcome.seconds, 2),
                 "reason": outcome.reason,
             }
-        elif (latest := state.latest.get(number)) is not None:
-            found["metrics"] = {
-                name: value for name, value in latest.metrics.items() if math.isfinite(value) and name != "learning_rate"
-            }
-        return {key: value for key, value in found.items() if value not in (None, "") or key in ("score",)}
+        return {key: value for key, value in found.items() if value not in (None, "") or key == "score"}
 
     def order(self) -> Message:
         """Returns the trials of the leaderboard, the best first, and what only the leaderboard knows of them."""

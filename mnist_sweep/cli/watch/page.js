@@ -282,16 +282,17 @@ function sweepPage(name) {
     while (slotItems.length > some.length) slotItems.pop().item.remove();
     some.forEach((one, i) => {
       if (!slotItems[i]) {
-        const parts = { title: make("strong"), does: make("span"), rows: FIGURES.map(([label]) => {
+        const parts = { title: make("strong"), device: make("small"), does: make("span"), rows: FIGURES.map(([label]) => {
           const [bar, text] = [make("i"), make("span")];
           const line = make("div", { className: "use", hidden: true }, make("span", { textContent: label }), make("div", { className: "track" }, bar), text);
           return { line, bar, text };
         }) };
-        slotItems[i] = { ...parts, item: make("li", { className: "slot" }, make("div", { className: "who" }, parts.title, parts.does), ...parts.rows.map((row) => row.line)) };
+        slotItems[i] = { ...parts, item: make("li", { className: "slot" }, make("div", { className: "who" }, parts.title, parts.device, parts.does), ...parts.rows.map((row) => row.line)) };
         byId("slots").append(slotItems[i].item);
       }
       const found = slotItems[i];
-      say(found.title, one.device && one.device !== one.name ? `${one.name} · ${one.device}` : one.name);
+      say(found.title, one.name);
+      say(found.device, one.device || "");
       const busy = one.trial !== undefined;
       say(found.does, busy ? `trial ${one.trial}, epoch ${one.epoch}/${one.epochs}` : "idle");
       found.item.classList.toggle("idle", !busy);

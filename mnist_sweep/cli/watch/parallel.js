@@ -16,7 +16,9 @@ function part(parent, name, attributes = {}, text = "") {
 function parallelChart(place, model, point, filtered) {
   const svg = part(place, "svg", { class: "axes", role: "group", "aria-label": "Parallel coordinates: a line for each trial, an axis for each hyperparameter and score" });
   let axes = [], gap = NARROWEST, made = "", lines = new Map();
-  const area = canvases(place, () => draw(true));
+  // Lines are drawn on a hidden canvas, some in each frame, which then takes the place of the other.
+  const area = canvases(place, () => draw(), 3);
+  let back = 0, painting = 0, again = false;
 
   const bottom = AXIS_TOP + AXIS_HEIGHT;
   const x = (k) => EDGE + k * gap;
@@ -61,7 +63,7 @@ function parallelChart(place, model, point, filtered) {
     return height === null ? null : Math.max(0, Math.min(1, height));
   };
 
-  function draw(all = false) {
+  function draw() {
     if (!area.width || model.rows.length < 2) return;
     const before = new Map(axes.filter((axis) => axis.range).map((axis) => [axis.heading, axis.range]));
     const next = makeAxes();
@@ -80,11 +82,7 @@ function parallelChart(place, model, point, filtered) {
       place.style.width = `${width}px`;
       area.fit();
     }
-    area.clear(0);
     lines = new Map();
-    const pen = area.layers[0];
-    pen.lineWidth = 1.3;
-    pen.lineJoin = "round";
     const set = axes.filter((axis) => axis.range);
     const count = model.rows.length;
     // One stroke for each shade, the worst first.
@@ -96,21 +94,41 @@ function parallelChart(place, model, point, filtered) {
       const t = row.score === null ? 0 : 1 - i / Math.max(count - 1, 1);
       if (row.kept) shades[Math.min(SHADES - 1, Math.floor(t * SHADES))].push(row.n);
     });
-    pen.globalAlpha = count > 300 ? 0.4 : count > 60 ? 0.65 : 0.85;
-    shades.forEach((members, k) => {
-      if (!members.length) return;
-      const t = k / (SHADES - 1);
-      // The best stand out: dark on white, bright on black.
-      pen.strokeStyle = dark.matches ? viridis(0.12 + 0.88 * t) : viridis(0.88 * (1 - t));
-      pen.beginPath();
-      for (const n of members) trace(pen, n);
-      pen.stroke();
-    });
-    pen.globalAlpha = 1;
+    if (painting) again = true;
+    else paint(shades.flatMap((members, k) => members.map((n) => [n, k])), count > 300 ? 0.4 : count > 60 ? 0.65 : 0.85);
     over();
     filtered(set.length ? model.rows.filter((row) => row.kept).length : count, set.map((axis) => ({
       text: `${axis.heading}: ${about(axis)}`, clear: () => { axis.range = null; brushed(axis); },
     })));
+  }
+
+  function paint(queue, alpha, from = 0) {
+    const pen = area.layers[back];
+    if (from === 0) area.clear(back);
+    pen.lineWidth = 1.3;
+    pen.lineJoin = "round";
+    pen.globalAlpha = alpha;
+    let shade = -1;
+    const to = Math.min(queue.length, from + LINES_PER_FRAME);
+    for (let i = from; i < to; i++) {
+      const [n, k] = queue[i];
+      if (k !== shade) {
+        if (shade >= 0) pen.stroke();
+        shade = k;
+        const t = k / (SHADES - 1);
+        // The best stand out: dark on white, bright on black.
+        pen.strokeStyle = dark.matches ? viridis(0.12 + 0.88 * t) : viridis(0.88 * (1 - t));
+        pen.beginPath();
+      }
+      trace(pen, n);
+    }
+    if (shade >= 0) pen.stroke();
+    painting = to < queue.length ? requestAnimationFrame(() => paint(queue, alpha, to)) : 0;
+    if (painting) return;
+    area.layers[back].canvas.style.visibility = "visible";
+    area.layers[1 - back].canvas.style.visibility = "hidden";
+    back = 1 - back;
+    if (again) { again = false; draw(); }
   }
 
   function keeps(axis, height) {
@@ -137,9 +155,9 @@ function parallelChart(place, model, point, filtered) {
 
   function over() {
     if (!area.width) return;
-    area.clear(1);
+    area.clear(2);
     if (model.lit === null || !lines.has(model.lit)) return;
-    const pen = area.layers[1];
+    const pen = area.layers[2];
     pen.lineJoin = "round";
     for (const [colour, width] of [[colours.card, 7], [colours.accent, 3.2]]) {
       pen.strokeStyle = colour;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from mnist_sweep.common.text import LONGEST_REASON, format_duration, one_line
+from mnist_sweep.common.text import LONGEST_REASON, format_duration, numbered, one_line
 from mnist_sweep.driver.progress import Progress
 from mnist_sweep.journal.events import (
     AttemptFailed,
@@ -21,7 +21,6 @@ from mnist_sweep.journal.events import (
     TrialsRetried,
     WinnerTested,
 )
-from mnist_sweep.common.text import numbered
 from mnist_sweep.journal.leaderboard import metrics_text, score_text, verdict
 from mnist_sweep.journal.steering import what
 from mnist_sweep.journal.trial import WITHOUT_RESULT, Status
@@ -65,7 +64,8 @@ def line(event: Event, progress: Progress, best_before: int | None) -> Line | No
             reason = one_line(event.reason, LONGEST_REASON)
             return Line(event.time, "bad", f"Trial {event.trial}: {reason}; it is retried")
         case TrialsRetried():
-            return Line(event.time, "steered", f"{numbered('trial', event.trials).capitalize()}: trained again")
+            are = "is" if len(event.trials) == 1 else "are"
+            return Line(event.time, "steered", f"{numbered('Trial', event.trials)} {are} trained again")
         case Steered():
             return Line(event.time, "steered", f"{event.by} {what(event)}")
         case SlotLost():
@@ -76,8 +76,10 @@ def line(event: Event, progress: Progress, best_before: int | None) -> Line | No
         case Confirmed():
             return Line(event.time, "best", f"The best is trial {event.winner}: {verdict(progress.state.results)}")
         case WinnerTested():
-            text = one_line(event.error, LONGEST_REASON) if event.error else metrics_text(event.metrics)
-            return Line(event.time, "bad" if event.error else "best", f"Trial {event.trial} was tested: {text}")
+            if event.error:
+                reason = one_line(event.error, LONGEST_REASON)
+                return Line(event.time, "bad", f"Trial {event.trial} could not be tested: {reason}")
+            return Line(event.time, "best", f"Trial {event.trial} was tested: {metrics_text(event.metrics)}")
         case SweepEnded():
             how = {Status.COMPLETED: "is complete", Status.FAILED: "failed"}.get(event.status, "stopped")
             mark: Mark = "bad" if event.status is Status.FAILED else "sweep"
@@ -87,8 +89,9 @@ def line(event: Event, progress: Progress, best_before: int | None) -> Line | No
 
 def _trial(event: TrialEnded, progress: Progress, *, is_best: bool) -> Line:
     outcome, trial = event.outcome, progress.state.results.trials[event.trial]
-    which = f"Trial {event.trial}" if trial.confirms is None else f"Trial {event.trial}, which retrains {trial.confirms},"
-    score = "" if outcome.score is None else f", {progress.objective.name} {score_text(progress.objective, outcome.score)}"
+    objective = progress.objective
+    which = f"Trial {event.trial}" + ("" if trial.confirms is None else f", which retrains {trial.confirms},")
+    score = "" if outcome.score is None else f", {objective.name} {score_text(objective, outcome.score)}"
     best = ", the best so far" if is_best else ""
     took = f" after {format_duration(outcome.seconds)}" if outcome.seconds else ""
     reason = f" ({one_line(outcome.reason, LONGEST_REASON)})" if outcome.reason else ""

@@ -131,22 +131,23 @@ def glance(folder: Path) -> dict[str, Any]:
                 end, last = (event if event["event"] == "sweep_ended" else {}), event["time"]
                 match event["event"]:
                     case "sweep_started" | "sweep_resumed":
-                        config, started = event["config"], started or last
+                        config, started = event["config"], last
                     case "trial_started" if event["trial"].get("confirms") is not None:
                         retraining.add(event["trial"]["number"])
                     case "trial_ended":
                         outcomes[event["trial"]] = event["outcome"]
+                    case "trials_retried":
+                        for number in event["trials"]:
+                            outcomes.pop(number, None)
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     objective = _objective(config)
     searched = {n: o for n, o in outcomes.items() if n not in retraining and o.get("status") != "refused"}
-    best, winner = None, end.get("winner")
-    for number, outcome in searched.items():
-        score = outcome.get("score")
-        if score is not None and objective is not None and objective.better(score, searched[best]["score"] if best is not None else None):
-            best = number
-    best = winner if winner in searched else best
-    score = None if best is None else searched[best].get("score")
+    scores = {n: outcome["score"] for n, outcome in searched.items() if outcome.get("score") is not None}
+    best = end.get("winner")
+    if best not in scores and scores and objective is not None:
+        best = max(scores, key=lambda number: objective.sign * scores[number])
+    score = scores.get(best) if best is not None else None
     status = end.get("status")
     return {
         "phase": {"completed": "complete", "failed": "failed", None: "interrupted"}.get(status, "stopped"),

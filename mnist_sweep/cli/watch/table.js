@@ -15,7 +15,7 @@ function leaderboardTable(scroll, model, point) {
     const found = [
       { heading: "rank", number: true, value: (row) => row.rank ?? null },
       { heading: "trial", number: true, value: (row) => row.n },
-      ...model.space.map((one, k) => ({ heading: one.short, title: `${one.name} = ${one.domain}${one.when ? ` if ${one.when}` : ""}`, number: one.low !== undefined, value: (row) => (row.v[k] === undefined ? null : row.v[k]) })),
+      ...model.space.map((one, k) => ({ heading: one.short, title: `${one.name} = ${one.domain}${one.when ? ` if ${one.when}` : ""}`, number: one.low !== undefined || (one.values || []).every((v) => typeof v === "number"), value: (row) => (row.v[k] === undefined ? null : row.v[k]) })),
       { heading: model.metric, number: true, value: (row) => row.score, text: figure, descending: model.maximize },
     ];
     if (model.order.again) found.push({ heading: "on new seeds", number: true, value: (row) => model.order.again[row.n] ?? null });
@@ -61,7 +61,7 @@ function leaderboardTable(scroll, model, point) {
     columns.forEach((column, k) => {
       let most = column.heading.length + 4;
       for (const row of model.rows) most = Math.max(most, textOf(column, row).length);
-      const width = Math.min(most, 34) * 7.4 + 20;
+      const width = Math.min(most, 34) * 7.8 + 20;
       total += width;
       const text = `${Math.round(width)}px`;
       if (columnsOf.children[k].style.width !== text) columnsOf.children[k].style.width = text;
