@@ -24,7 +24,8 @@ from mnist_sweep.workers.base import Message
 
 class _InRealTime(FakeWorkers):
     def poll(self, timeout: float) -> list[Message]:
-        messages = super().poll(timeout)
+        # Real workers are woken by what is asked of them.
+        messages = super().poll(min(timeout, 0.05))
         time.sleep(max(0.0, self.clock.now - time.time()))
         return messages
 
