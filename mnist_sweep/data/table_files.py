@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import functools
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -91,15 +89,14 @@ def _csv(path: Path, where: str) -> DataFrame:
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
         _refuse_duplicates([name.strip() for name in names if name.strip()], where)
         spaced = not _lacks(path, f"{separator} ".encode())
-        read: Callable[..., DataFrame] = functools.partial(pd.read_csv, path, sep=separator, skipinitialspace=spaced)
         try:
             # In chunks, and without looking for spaces: half the time.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.DtypeWarning)
-                return read()
+                return pd.read_csv(path, sep=separator, skipinitialspace=spaced)
         except pd.errors.DtypeWarning:
             # The chunks of a column differ, and only all of its values together show what it is.
-            return read(low_memory=False)
+            return pd.read_csv(path, sep=separator, skipinitialspace=spaced, low_memory=False)
     except pd.errors.EmptyDataError:
         raise UserError(f"{where}: is empty") from None
 
