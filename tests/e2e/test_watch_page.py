@@ -161,9 +161,7 @@ def test_a_sweep_that_trains_is_changed_on_its_page(browser, work: Path, digits:
             page.goto(found[0])
             page.click("#sweeps a")
             page.wait_for_selector("#running [data-trial='0'] .stop")
-            # What the slots use is measured.
-            page.wait_for_selector("#slots .use:visible")
-            page.screenshot(path=work / "page.png", full_page=True)
+            page.wait_for_selector("#slots .slot >> text=trial 0, epoch")
             page.click("#running [data-trial='0'] .stop")
             page.click("#running [data-trial='0'] .stop.sure")
             page.click("#open-add")
