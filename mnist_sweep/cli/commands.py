@@ -105,6 +105,26 @@ slots NUMBER       use so many slots; the process of another one ends when its t
     return 0
 
 
+def _watch(given: list[str]) -> int:
+    from mnist_sweep.cli import watch
+
+    parser = _Parser("watch", "Serves a page on which to follow sweeps, and to change those that run, until Ctrl-C.")
+    which = (
+        f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
+    )
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=which)
+    parser.add_address(watch.HOST, watch.PORT)
+    token = (
+        "the token in the page's link, without which it can change nothing, and be read on this machine only (default: "
+        "the variable MNIST_SWEEP_TOKEN, or a new one)"
+    )
+    parser.add_argument("--token", help=token)
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    options = parser.parse_args(given)
+    _refuse_keys("watch", options.sweeps)
+    return watch.watch(options.sweeps, options.host, options.port, options.token, open_browser=options.open)
+
+
 def _sync(given: list[str]) -> int:
     about = (
         "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
@@ -413,6 +433,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
     "show-data": _show_data,
     "resume": _resume,
+    "watch": _watch,
     "steer": _steer,
     "sync": _sync,
     "report": _report,

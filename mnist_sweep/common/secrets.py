@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from urllib.parse import unquote
 
+from mnist_sweep.common.errors import UserError
+
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
+# Characters that a header can carry. A shorter token can be guessed.
+_TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 # What MLflow, the drivers of databases and the libraries of object storage log in with.
 _LOGIN_VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD",
@@ -49,6 +55,28 @@ _SHORTEST = 6
 _TOKEN = 12
 _WHOLE = re.compile(r"(?:[\w+.-]+://)?\*{3}\d*")
 _NUMBERED = re.compile(r"\*{3}\d+")
+
+
+def access_token(given: str | None) -> tuple[str, bool]:
+    """Returns the token that the clients of a server must have, and whether it is a new one.
+
+    Args:
+        given: The token; `auto` for a new one; None for the value of the variable MNIST_SWEEP_TOKEN, which is removed
+            from the environment, as no child process needs it.
+
+    Raises:
+        UserError: It is too short, or has characters that a header cannot carry.
+    """
+    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
+    token = from_variable if given is None else given
+    if token == "auto":
+        return secrets.token_urlsafe(24), True
+    if token and not _TOKEN.fullmatch(token):
+        # The token is not printed, as the output may be kept somewhere.
+        raise UserError(
+            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
+        )
+    return token, False
 
 
 def masked(text: str) -> str:

@@ -172,6 +172,8 @@ class _Launch:
         notes = [*doubts, *self._plan.space.notes, *(f"{key} was {before.space[key]} before" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
+        if about.space:
+            say(f"  page     {command(f'watch {self._name}')}")
         here = [slot for slot in self._plan.slots if not node_of(slot.name)]
         others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, here))
         for line in neighbours.warnings(here, others):
