@@ -63,20 +63,6 @@ class ModelRun:
         return int(self.run.data.tags[TAG_TRIAL])
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images that the model takes.
-
-        Raises:
-            UserError: It does not take images.
-        """
-        if "data.image" not in self.run.data.tags:
-            raise UserError(
-                f"{self.sweep}: its models take no images, which predict and serve need; export writes them as files"
-            )
-        height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
-        return height, width, channels
-
-    @property
     def _who(self) -> str:
         number = self.run.data.tags.get(TAG_TRIAL)
         return f"{'its own run' if number is None else f'trial {number}'} ({self.run.info.run_id})"

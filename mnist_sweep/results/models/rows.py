@@ -9,7 +9,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import counted, one_line
 from mnist_sweep.data import columns, npz
 from mnist_sweep.data.columns import CATEGORIES
-from mnist_sweep.data.dataset import Array, array_name
+from mnist_sweep.data.dataset import Array, PartName, array_name
 from mnist_sweep.data.schema import ONLY, Schema
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Names in a message.
 _SHOWN = 5
+# In which order they are looked for.
+_PARTS: tuple[PartName, ...] = ("test", "val", "train")
 Inputs = dict[str, Array]
 
 
@@ -62,8 +64,8 @@ def of_arrays(arrays: Mapping[str, Array], schema: Schema, where: str) -> Inputs
     """Turns a user's arrays into what a model takes.
 
     Args:
-        arrays: `x`, or `x_NAME` for one of several inputs; or as in the training data, `x_test` or `x_test_NAME`. The
-            only array may have any name.
+        arrays: `x`, or `x_NAME` for one of several inputs; or as in the training data, `x_test` or `x_test_NAME`, and
+            without those of the other parts. The only array may have any name.
         schema: The model's.
         where: What the arrays are, for messages.
 
@@ -75,7 +77,7 @@ def of_arrays(arrays: Mapping[str, Array], schema: Schema, where: str) -> Inputs
     """
     found: Inputs = {}
     for name, one in schema.inputs.items():
-        names = [name, f"x_{name}", array_name("test", name)]
+        names = [name, f"x_{name}", *(array_name(part, name) for part in _PARTS)]
         there = next((given for given in names if given in arrays), None)
         if there is None and name == ONLY and len(arrays) == 1:
             there = next(iter(arrays))
