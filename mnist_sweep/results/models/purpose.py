@@ -13,6 +13,7 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
+from mnist_sweep.common.text import format_value
 from mnist_sweep.config.task import Kind, kind_of
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.pictures import Resize
@@ -94,6 +95,17 @@ class Purpose:
             chosen = [name for name, value in zip(names, values, strict=True) if value >= _THRESHOLD]
             return {"labels": chosen, "probabilities": values}
         return {"values": dict(zip(names, values, strict=True))}
+
+    def in_words(self, answer: Mapping[str, Any]) -> str:
+        """Returns one of `answers` in a line, such as `setosa`, `red, round` or `152.3`."""
+        if "class" in answer:
+            return str(answer["class"])
+        if "labels" in answer:
+            return ", ".join(answer["labels"]) or "none"
+        if "values" not in answer:
+            return "an array"
+        values = {name: format_value(value) for name, value in answer["values"].items()}
+        return next(iter(values.values())) if len(values) == 1 else ", ".join(f"{n} {v}" for n, v in values.items())
 
     def columns(self, predicted: Array) -> dict[str, Any]:
         """Returns columns with what predictions mean, for a table.
