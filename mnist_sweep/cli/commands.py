@@ -229,7 +229,10 @@ def _predict(given: list[str]) -> int:
 
 
 def _serve(given: list[str]) -> int:
-    parser = _Parser("serve", "Serves a page to draw digits on, open pictures or fill in a form, with the answers of a sweep's models.")
+    parser = _Parser(
+        "serve",
+        "Serves a page to draw digits on, open pictures or fill in a form, with the answers of a sweep's models.",
+    )
     parser.add_trial("the trial whose model answers first")
     parser.add_address("127.0.0.1", 8000)
     token = (

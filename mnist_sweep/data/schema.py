@@ -161,7 +161,7 @@ def kind_of_target(about: Mapping[str, Any]) -> TargetKind | None:
 def how_to_try(about: Mapping[str, Any]) -> str:
     """Returns how users give a model something to predict on the page of `serve`, from what `described` returned."""
     if "image" in about:
-        digits = str(about["image"]).endswith("x1") and str(about.get("classes")) == "10" and "names" not in about
+        digits = about["image"] == "28x28x1" and str(about.get("classes")) == "10" and "names" not in about
         return "draw a digit" if digits else "open a picture"
     return "fill in a form" if "columns" in about else "send it rows"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove
@@ -117,7 +117,7 @@ class Plots(Protocol):
         """Draws how often each class was predicted as each other."""
 
     def of_test(
-        self, details: Mapping[str, Any], kind: Literal["classes", "labels", "numbers"], title: str = ""
+        self, details: Mapping[str, Any], kind: schema.TargetKind, title: str = ""
     ) -> Iterator[tuple[str, Figure, str]]:
         """Draws what else fits the predictions of a tested model: names of plots, the plots, and texts about them."""
 

@@ -28,7 +28,9 @@ def write(folder: Path, model: keras.Model, dataset: Dataset, predicted: Array) 
     of the classes, labels or numbers, if they have any. For images in classes, it also has the model's most confident
     mistakes, the most confident first: `mistakes_images` (M, h, w, C), as in the data set, but reduced if they are
     large, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the probability of the predicted
-    class. If the model's first layer with weights sees the image, its `filters` (F, h, w, c) are there, too. `data_profile.npz` is a `profile.Profile` of the training images.
+    class. If the model's first layer with weights sees the image, its `filters` (F, h, w, c) are there, too.
+
+    `data_profile.npz` is a `profile.Profile` of the training images.
 
     Args:
         folder: An existing folder.
@@ -86,7 +88,8 @@ def _reduced(images: Array) -> Array:
     height, width = (side // step for side in images.shape[1:3])
     cut = images[:, : height * step, : width * step].reshape(len(images), height, step, width, step, images.shape[3])
     means = cut.mean(axis=(2, 4), dtype=np.float32)
-    return (np.rint(means) if images.dtype == np.uint8 else means).astype(images.dtype)
+    reduced: Array = (np.rint(means) if images.dtype == np.uint8 else means).astype(images.dtype)
+    return reduced
 
 
 def filters(model: keras.Model, image: tuple[int, int, int]) -> Array | None:

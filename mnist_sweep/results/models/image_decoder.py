@@ -84,9 +84,7 @@ class ImageDecoder:
         self._process.kill()
         self._process.wait()
 
-    def read_file(
-        self, path: Path, shape: Shape, profile: Profile | None, resize: Resize | None = None
-    ) -> Prepared:
+    def read_file(self, path: Path, shape: Shape, profile: Profile | None, resize: Resize | None = None) -> Prepared:
         """Reads an image file, as `image_files.read` and `prepare` do.
 
         Args:
@@ -219,10 +217,8 @@ def _answer(job: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]
     try:
         shape, resize = tuple(job["shape"]), job["resize"]
         how = None if resize is None else How(shape[0], shape[1], shape[2] == 1, resize, exact=False)
-        if "file" in job:
-            given = image_files.read(Path(job["file"]), how)
-        else:
-            given = body_decoder.decode(job["kind"], content, how)
+        of_file = "file" in job
+        given = image_files.read(Path(job["file"]), how) if of_file else body_decoder.decode(job["kind"], content, how)
         drawing = Drawing(**job["drawing"]) if job["drawing"] is not None else None
         prepared = prepare(given, shape, Profile(drawing) if job["profiled"] else None, resize)
     except body_decoder.NotJsonError as error:

@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep predict`: predicts from pictures, tables and arrays, and explains why an answer may be wrong."""
+"""`python -m mnist_sweep predict`: predicts from pictures, tables and arrays, and says why it may be wrong."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def _write(read: _Read, predicted: Array, purpose: Purpose, to: Path | None, tak
 
 def _save_npz(path: Path, arrays: dict[str, Array]) -> None:
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **dict[str, Any](arrays))
 
 
 def _as_json(

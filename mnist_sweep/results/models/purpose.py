@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Purpose:
     task: Kind
     column: str = ""
     resize: Resize | None = None
-    sample: Mapping[str, Array] | None = None
+    sample: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def target(self) -> Target:

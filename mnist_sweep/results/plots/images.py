@@ -20,7 +20,7 @@ from mnist_sweep.results.plots import common
 _DIGITS, _MISTAKES, _FILTERS = 25, 20, 64
 _ACROSS = 5
 # The most characters of a class's name above an image.
-_CAPTION = 14
+_CAPTION, _SHORT = 14, 6
 
 
 def worst_mistakes(
@@ -42,17 +42,21 @@ def worst_mistakes(
     down = math.ceil(count / across)
     height, width = images.shape[1:3] if count else (1, 1)
     shape = min(max(height / width, 0.4), 2.5)
-    figure, axes = common.canvas(title, 0.2 + (0.45 + 1.15 * shape) * down if count else 1.5, common.WIDTH)
+    figure, axes = common.canvas(title, 0.2 + (0.5 + 1.15 * shape) * down if count else 1.5, common.WIDTH)
     if not count:
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
     known = [[one_line(_name(int(label), names), _CAPTION) for label in labels] for labels in (truth, predicted)]
-    captions = [f"true {a}\npredicted {b} ({c})" for a, b, c in zip(*known, sure, strict=False)]
-    font = 6 if any(len(line) > 22 for text in captions for line in text.split("\n")) else 7
+    # Long names leave no room for more in their line.
+    long = any(len(name) > _SHORT for labels in known for name in labels)
+    captions = [
+        f"true {a}\npredicted {b}{chr(10) if long else ' '}({c})" for a, b, c in zip(*known, sure, strict=False)
+    ]
     # As on paper, if the background is black.
     shades = "gray_r" if _is_dark(drawn) else "gray"
-    _mosaic(axes, drawn, captions, across, gap=0.1, head=0.36 / shape, font=font, cmap=shades, vmin=0, vmax=1)
+    head = (0.48 if long else 0.36) / shape
+    _mosaic(axes, drawn, captions, across, gap=0.1, head=head, font=6.5 if long else 7, cmap=shades, vmin=0, vmax=1)
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.common.text import counted, format_value, one_line
+from mnist_sweep.data.schema import TargetKind
 from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.common import BLUE, DARK, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Floats, tell
 from mnist_sweep.results.plots.images import worst_mistakes
@@ -84,7 +85,6 @@ def precision_recall(true: Array, score: Array, title: str, names: Sequence[str]
     """
     figure, axes = common.canvas(title, 3.6)
     columns, named = _columns(true), _names(names, _columns(true).shape[1], "label")
-    notes = []
     for i, (name, found) in enumerate(_curves(true, score, named)):
         label = f"{name} (average precision {found.average_precision:.3f})" if name else ""
         label = label or f"average precision {found.average_precision:.3f}"
@@ -97,7 +97,7 @@ def precision_recall(true: Array, score: Array, title: str, names: Sequence[str]
     if columns.shape[1] == 1:
         share = float(columns.mean())
         axes.axhline(share, color=GREY, linestyle=":", label=f"guessing ({share:.2f})")
-    return _finished(figure, axes, named, "Recall", "Precision", notes)
+    return _finished(figure, axes, named, "Recall", "Precision")
 
 
 def roc(true: Array, score: Array, title: str, names: Sequence[str] = ()) -> Figure:
@@ -113,12 +113,14 @@ def roc(true: Array, score: Array, title: str, names: Sequence[str] = ()) -> Fig
     named = _names(names, _columns(true).shape[1], "label")
     for i, (name, found) in enumerate(_curves(true, score, named)):
         label = f"{name} (AUC {found.auc:.3f})" if name else f"AUC {found.auc:.3f}"
-        line = axes.plot(np.append(0, found.false_positives), np.append(0, found.recall), color=_COLOURS[i], label=label)
+        line = axes.plot(
+            np.append(0, found.false_positives), np.append(0, found.recall), color=_COLOURS[i], label=label
+        )
         tell(line[0], [label])
         told = "true positives {y:.3f}, false positives {x:.3f}"
         _mark(axes, found.false_positives, found.recall, found.thresholds, _COLOURS[i], told)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="guessing (0.5)")
-    return _finished(figure, axes, named, "False positives, share of the negative rows", "True positives", [])
+    return _finished(figure, axes, named, "False positives, share of the negative rows", "True positives")
 
 
 def label_scores(true: Array, score: Array, title: str, names: Sequence[str] = ()) -> Figure:
@@ -192,17 +194,14 @@ def residuals(true: Array, predicted: Array, title: str, names: Sequence[str] = 
 
 
 class Tested(NamedTuple):
-    """A plot of a tested model: its name, which is that of its file in MLflow, and a text for those who can't see it."""
+    """A plot of a tested model: its name, which is that of its file in MLflow, and what it shows in words."""
 
     name: str
     figure: Figure
     alt: str
 
 
-Kind = Literal["classes", "labels", "numbers"]
-
-
-def of_test(details: Mapping[str, Array], kind: Kind, title: str = "") -> Iterator[Tested]:
+def of_test(details: Mapping[str, Array], kind: TargetKind, title: str = "") -> Iterator[Tested]:
     """Yields the plots that fit what a tested model predicts, besides the confusion matrix.
 
     Args:
@@ -273,15 +272,13 @@ def _mark(axes: Axes, x: Floats, y: Floats, thresholds: Floats, colour: str, tol
         tell(mark[0], [f"threshold 0.5: {told.format(x=place[0], y=place[1])}"])
 
 
-def _finished(
-    figure: Figure, axes: Axes, names: Sequence[str], across: str, upwards: str, notes: Sequence[str]
-) -> Figure:
+def _finished(figure: Figure, axes: Axes, names: Sequence[str], across: str, upwards: str) -> Figure:
     handles = axes.get_legend_handles_labels()[0]
-    if not handles or (len(handles) == 1 and handles[0].get_label().startswith("guessing")):
+    if not handles or (len(handles) == 1 and str(handles[0].get_label()).startswith("guessing")):
         return common.nothing(figure, "All test rows are alike.")
     axes.set(xlabel=across, ylabel=upwards, xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
     left = common.note(len(names) - _CURVES, "more label", "left out") if len(names) > _CURVES else ""
-    return common.legend(figure, handles, ["the dots are at a threshold of 0.5", left, *notes])
+    return common.legend(figure, handles, ["the dots are at a threshold of 0.5", left])
 
 
 def _panels(

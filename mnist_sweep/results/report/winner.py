@@ -199,7 +199,7 @@ def _scores(found: SweepRuns, row: Row, tested: Mapping[str, float], *, selected
 
 
 def _tested(found: SweepRuns, row: Any) -> dict[str, float]:
-    """Returns the scores on the test data that tell most: that which was optimized, and the accuracy if there is one."""
+    """Returns the scores on the test data that tell most: the one that was optimized, and the accuracy."""
     wanted = (f"test_{found.objective.name.removeprefix('val_')}", "test_accuracy")
     scores = {name: row.get(f"metrics.{name}") for name in wanted}
     return {name: float(value) for name, value in scores.items() if value is not None and not pd.isna(value)}

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,9 +32,11 @@ from PIL import Image
 from mnist_sweep.common import ports
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.data.schema import Schema, of_images
 from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.models.preprocessing import prepare
+from mnist_sweep.results.models.purpose import Purpose
 from mnist_sweep.results.models.serve import app, connections, image_decoders, served_models, server_of
 from mnist_sweep.results.models.serve.app import make_app
 from mnist_sweep.results.models.serve.served_models import (
@@ -48,9 +50,25 @@ from mnist_sweep.results.models.serve.served_models import (
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.frames import runs_frame
 
-CARD = {"sweep": "alpha/now", "trial": 3, "confirms": None, "data": "mnist", "classes": 10}
+CARD = {"sweep": "alpha/now", "trial": 3, "confirms": None, "data": "mnist", "scores": {}, "rows": "images"}
+DIGITS = Purpose(of_images(28, 28, 1, 10), "classification")
 JSON = {"Content-Type": "application/json"}
 PNG = {"Content-Type": "image/png"}
+
+
+Predict = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def of_one(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
+    """A model from a function of one image."""
+    return lambda inputs: np.stack([predict(image) for image in inputs["x"]])
+
+
+def served(purpose: Purpose, *models: Predict, **more: Any) -> ServedModels:
+    """Models that are loaded: trial 0, 1 …"""
+    return ServedModels(
+        CARD, purpose, loaded=[LoadedModel(f"trial {i}", "", one) for i, one in enumerate(models)], **more
+    )
 
 
 def by_shape(image: np.ndarray) -> np.ndarray:
@@ -120,8 +138,11 @@ def serving(models: ServedModels, decoders: list[ImageDecoder], token: str = "")
 
 @pytest.fixture(scope="module")
 def models() -> ServedModels:
-    loaded = [LoadedModel("trial 3", "units 64", by_shape), LoadedModel("trial 1", "units 32", always_one)]
-    return ServedModels(CARD, (28, 28, 1), loaded=loaded, complete=True)
+    loaded = [
+        LoadedModel("trial 3", "units 64", of_one(by_shape)),
+        LoadedModel("trial 1", "units 32", of_one(always_one)),
+    ]
+    return ServedModels(CARD, DIGITS, loaded=loaded, complete=True)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +182,8 @@ def test_an_image_is_classified_by_all_models(server, body, headers):
     assert len(answer["probabilities"]) == 10
     assert sum(answer["probabilities"]) == pytest.approx(1)
     assert answer["models"] == [
-        {"name": "trial 3", "digit": 2, "probability": 0.75, "agrees": True},
-        {"name": "trial 1", "digit": 1, "probability": 1.0, "agrees": False},
+        {"name": "trial 3", "class": "2", "digit": 2, "probability": 0.75, "says": "2", "agrees": True},
+        {"name": "trial 1", "class": "1", "digit": 1, "probability": 1.0, "says": "1", "agrees": False},
     ]
     seen = np.array(answer["image"])
     assert seen.shape == (28, 28)
@@ -178,23 +199,24 @@ def test_the_answer_contains_the_doubts(server):
 
 
 def test_models_of_colour_images_see_and_return_colour_images():
-    models = ServedModels(CARD, (8, 6, 3), loaded=[LoadedModel("trial 0", "", lambda image: image.mean(axis=(0, 1)))])
+    purpose = Purpose(of_images(8, 6, 3, 3, ("red", "green", "blue")), "classification")
+    models = served(purpose, of_one(lambda image: image.mean(axis=(0, 1))))
     image = np.zeros((80, 60, 3), dtype=np.uint8)
     image[..., 1] = 255
-    answer = models.answer(prepare(Image.fromarray(image), models.shape))
-    assert answer["digit"] == 1
+    answer = models.of_picture(prepare(Image.fromarray(image), (8, 6, 3)))
+    assert (answer["digit"], answer["class"]) == (1, "green")
     assert answer["probability"] == pytest.approx(1)
     assert np.array(answer["image"]).shape == (8, 6, 3)
 
 
 def test_the_server_reports_that_the_champion_is_still_loading(decoders):
-    models = ServedModels(CARD, (28, 28, 1), expected=2)
+    models = ServedModels(CARD, DIGITS, expected=2)
     with serving(models, decoders) as server:
         response, answer = server.ask("POST", "/predict", as_json(VERTICAL), JSON)
         assert (response.status, answer["error"]) == (503, "the model is still being loaded")
         assert response.headers["retry-after"]
         assert server.ask("GET", "/health")[1] == {"ready": False}
-        models.loaded.append(LoadedModel("trial 3", "units 64", by_shape))
+        models.loaded.append(LoadedModel("trial 3", "units 64", of_one(by_shape)))
         assert server.ask("GET", "/health")[1] == {"ready": True}
         about = server.ask("GET", "/about")[1]
         assert about["models"] == [{"name": "trial 3", "about": "units 64"}]
@@ -336,7 +358,7 @@ def test_a_client_that_would_wait_too_long_is_told_to_retry(decoders, monkeypatc
         done.wait(60)
         return always_one(image)
 
-    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", waits)]), decoders) as server:
+    with serving(served(DIGITS, of_one(waits)), decoders) as server:
         answers: list[int] = []
         threads = [
             threading.Thread(target=lambda: answers.append(server.predict(as_json(VERTICAL))[0])) for _ in decoders
@@ -344,7 +366,7 @@ def test_a_client_that_would_wait_too_long_is_told_to_retry(decoders, monkeypatc
         for thread in threads:
             thread.start()
         assert all(started.acquire(timeout=20) for _ in decoders)
-        assert server.predict(as_json(VERTICAL)) == (503, {"error": "too many images are waiting to be read"})
+        assert server.predict(as_json(VERTICAL)) == (503, {"error": "too many requests are waiting to be answered"})
         # Other requests are answered.
         assert server.ask("GET", "/health")[0].status == 200
         done.set()
@@ -631,7 +653,7 @@ def test_an_unexpected_error_is_shown_on_the_terminal_and_not_to_the_client(deco
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("the secret")
 
-    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", broken)]), decoders) as server:
+    with serving(served(DIGITS, broken), decoders) as server:
         status, answer = server.predict(as_json(VERTICAL))
     assert status == 500
     assert "secret" not in json.dumps(answer)
@@ -651,7 +673,7 @@ def test_the_page_needs_only_files_that_are_served(server):
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     Links().feed(page.decode())
     assert {"page.js", "page.css", "icon.svg"} <= set(found)
-    for name in [*found, "canvas.js"]:
+    for name in [*found, *(f"{name}.js" for name in app._MODULES)]:
         assert server.ask("GET", f"/{name}")[0].status == 200
     assert b"://" not in page
 
@@ -720,9 +742,9 @@ class FakeRun:
     def __init__(self, trial: int, error: Exception | None = None) -> None:
         self.trial, self.error = trial, error
 
-    def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> int:
+    def load_quick(self, folder: Path, schema: Schema) -> int:
         assert folder.is_dir()
-        assert shape == (28, 28, 1)
+        assert schema == DIGITS.schema
         if self.error:
             raise self.error
         return self.trial
@@ -731,7 +753,7 @@ class FakeRun:
 @pytest.fixture
 def loaded(tmp_path: Path):
     def load_all(*runs: FakeRun, most: int = 5) -> ServedModels:
-        models = ServedModels(CARD, (28, 28, 1), expected=most)
+        models = ServedModels(CARD, DIGITS, expected=most)
         load(
             models,
             [Candidate(run.trial, "", partial(runs.__getitem__, i)) for i, run in enumerate(runs)],

@@ -3,7 +3,7 @@
 import { byId, element, percent, rounded } from "./dom.js";
 
 const MOST_BARS = 12;
-const LONG = 3;  // the characters of a class's name that fit at the size of a digit
+const LONG = 2;  // the characters of a class's name that fit at the size of a digit
 
 let about = null;
 let empty = ["Nothing yet", ""];  // what is said while there is nothing to answer
@@ -47,7 +47,9 @@ export function show(answer) {
   document.body.classList.toggle("answered", answer !== null);
   const said = answer ? answer.models[0].says : "?";
   const digit = byId("digit");
-  digit.textContent = answer && answer.values && about.names.length > 1 ? "✓" : said;
+  digit.textContent = said;
+  // Several numbers are in the list below.
+  digit.hidden = Boolean(answer?.values) && about.names.length > 1;
   digit.classList.toggle("word", digit.textContent.length > LONG);
   byId("sure").textContent = answer ? sure(answer) : about?.ready ? empty[0] : "Loading the model…";
   byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? empty[1] : "";
@@ -61,15 +63,16 @@ export function show(answer) {
 function sure(answer) {
   if (answer.class !== undefined) return percent(answer.probability);
   if (answer.labels) return `${answer.labels.length} of ${about.names.length} labels`;
-  if (answer.values) return about.named && about.names.length === 1 ? about.names[0] : "predicted";
-  return "an array: use the JSON answer";
+  if (answer.values) return about.named && about.names.length === 1 ? about.names[0] : "Predicted";
+  return "Ask for it from a program";
 }
 
 function agreement(answer) {
   const others = answer.models.slice(1).filter((model) => model.agrees !== null);
   const against = others.filter((model) => !model.agrees).length;
   if (others.length === 0) return "";
-  if (against === 0) return others.length === 1 ? "The runner-up agrees." : `All ${others.length} runners-up agree.`;
+  if (others.length === 1) return `The runner-up ${against ? "disagrees" : "agrees"}.`;
+  if (against === 0) return `All ${others.length} runners-up agree.`;
   return `${against} of ${others.length} runners-up ${against === 1 ? "disagrees" : "disagree"}.`;
 }
 

@@ -32,6 +32,7 @@ export class Form {
     });
     byId("empty").addEventListener("click", () => {
       for (const control of this.controls) control.value = null;
+      this.filled = false;
       this.update();
       changed();
     });

@@ -122,7 +122,7 @@ def inputs(purpose: Purpose) -> dict[str, Any]:
         whether it may be missing) and `examples`, rows of the training data. For arrays, the `inputs` with their
         shapes, and an `example` of a request unless it is long. For images, their `shape`.
     """
-    schema, sample = purpose.schema, purpose.sample or {}
+    schema, sample = purpose.schema, purpose.sample
     if schema.image is not None:
         return {"shape": schema.image}
     if schema.columns:

@@ -89,8 +89,10 @@ class ServedModels:
     @property
     def takes(self) -> Literal["drawing", "picture", "form", "arrays"]:
         """How users of the page give the models something to predict."""
-        if self.purpose.schema.image is not None:
-            return "drawing" if self.profile is not None and self.profile.drawing is not None else "picture"
+        if (shape := self.purpose.schema.image) is not None:
+            # As `prepare` takes them.
+            drawn = shape[2] == 1 if self.profile is None else self.profile.drawing is not None
+            return "drawing" if drawn else "picture"
         return "form" if self.purpose.schema.columns else "arrays"
 
     def about(self) -> dict[str, Any]:
