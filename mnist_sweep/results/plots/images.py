@@ -20,7 +20,7 @@ from mnist_sweep.results.plots import common
 _DIGITS, _MISTAKES, _FILTERS = 25, 20, 64
 _ACROSS = 5
 # The most characters of a class's name above an image.
-_CAPTION, _SHORT = 14, 6
+_CAPTION, _SHORT = 12, 6
 
 
 def worst_mistakes(
@@ -56,7 +56,7 @@ def worst_mistakes(
     # As on paper, if the background is black.
     shades = "gray_r" if _is_dark(drawn) else "gray"
     head = (0.48 if long else 0.36) / shape
-    _mosaic(axes, drawn, captions, across, gap=0.1, head=head, font=6.5 if long else 7, cmap=shades, vmin=0, vmax=1)
+    _mosaic(axes, drawn, captions, across, gap=0.1, head=head, font=6 if long else 7, cmap=shades, vmin=0, vmax=1)
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def draw(
     drawn = list(_of_the_search(found, frame, curves))
     if winner is not None and winner.named:
         drawn = [*_own_curves(winner, curves), *drawn]
-    return drawn if winner is None else [*drawn, *_of_the_winner(winner, folder)]
+    return drawn if winner is None else [*drawn, *_of_the_winner(winner, found.parent.data.tags, folder)]
 
 
 def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) -> Iterator[Plot]:
@@ -139,8 +139,8 @@ def _own_curves(trial: Winner, curves: pd.DataFrame) -> Iterator[Plot]:
         yield _plot("own_curves", plots.trial_learning_curves(own, trial.best_epoch, ""), alt)
 
 
-def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
-    details, tags = _arrays(winner, folder), winner.run.run.data.tags
+def _of_the_winner(winner: Winner, tags: Mapping[str, str], folder: Path) -> Iterator[Plot]:
+    details = _arrays(winner, folder)
     names, rows = [str(name) for name in details.get("names", ())], "image" if "data.image" in tags else "row"
     path = fetched(winner.run, "confusion_matrix.json", folder)
     counts = None if path is None else _counts(path)
