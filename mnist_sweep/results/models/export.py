@@ -85,9 +85,7 @@ def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Pa
     _show(model, to, checked)
 
 
-def _manifest(
-    model: ModelRun, purpose: Purpose, config: dict[str, Any], checked: Sequence[Checked]
-) -> dict[str, Any]:
+def _manifest(model: ModelRun, purpose: Purpose, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
     data, table = model.run.data, any(file.columns for file in checked)
     trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections import Counter
@@ -135,12 +134,15 @@ def _write(read: _Read, predicted: Array, purpose: Purpose, to: Path | None, tak
     columns = purpose.columns(predicted)
     try:
         if read.frame is not None:
-            write_whole(path, functools.partial(read.frame.assign(**columns).to_csv, index=False))
+            table = read.frame.assign(**columns)
+            write_whole(path, lambda target: table.to_csv(target, index=False), follow=to is not None)
         else:
             arrays = {name: np.asarray(values) for name, values in columns.items()}
-            write_whole(path, lambda target: _save_npz(target, {"predictions": predicted, **arrays}))
+            arrays = {"predictions": predicted, **arrays}
+            write_whole(path, lambda target: _save_npz(target, arrays), follow=to is not None)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)}); name another file with --to") from None
+        advice = "" if to is not None else "; name another file with --to"
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}){advice}") from None
     return path
 
 

@@ -57,7 +57,7 @@ def _unseen(frame: DataFrame, name: str, schema: Schema, found: Mapping[str, Arr
     different = [repr(one_line(str(value), 30)) for value in texts[new].unique()]
     shown = ", ".join(different[:_SHOWN]) + (" …" if len(different) > _SHOWN else "")
     rows = counted(int(new.sum()), "row")
-    return f"{one_line(name, 50)}: {shown} in {rows} did not occur in training, and counts as missing"
+    return f"{one_line(name, 50)}: {shown} ({rows}) did not occur in training; read as missing"
 
 
 def of_arrays(arrays: Mapping[str, Array], schema: Schema, where: str) -> Inputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_mistakes_have_the_names_of_their_classes_in_lines_that_do_not_overlap()
     assert written(axes)[0] == "true a golden re…\npredicted a cat\n(50 %)"
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in axes.texts[:10]]
-    assert all(left.x1 <= right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_grey_photographs_are_not_inverted():
