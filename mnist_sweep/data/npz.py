@@ -200,6 +200,39 @@ def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str
     return numbers, "array", [told, *notes]
 
 
+def read_like(array: Array, name: str, given: Input, where: str) -> Array:
+    """Reads an input as the same input of the data that a model was trained on.
+
+    Args:
+        array: (N, …).
+        name: Its name, for messages.
+        given: What it is.
+        where: The start of an error's message.
+
+    Returns:
+        (N, …), as `given` says.
+
+    Raises:
+        UserError: It has another shape, or other values.
+    """
+    if array.dtype.kind not in "buif" or 0 in array.shape:
+        what = f"has type {array.dtype}" if 0 not in array.shape else "is empty"
+        raise UserError(f"{where}: {name} {what}; it must contain numbers")
+    if given.kind == "image":
+        read, kind, _ = _read_input({name: array}, where)
+        if kind != "image":
+            raise UserError(f"{where}: {name} has values outside of 0..1 and 0..255; the model takes pixels")
+    elif array.ndim == 4 and array.shape[1:] != given.shape:
+        read = _as_numbers(images.with_channels_last({name: array}, where)[0], where)
+    else:
+        read = _as_numbers({name: array}, where)
+    found = read[name]
+    if found.shape[1:] != given.shape:
+        wanted = ", ".join(map(str, given.shape))
+        raise UserError(f"{where}: {name} has shape {array.shape}; the model takes (N, {wanted})")
+    return found
+
+
 def _as_numbers(arrays: Arrays, where: str) -> Arrays:
     found: Arrays = {}
     for name, array in arrays.items():

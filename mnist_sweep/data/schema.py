@@ -52,6 +52,8 @@ class Column:
         at: Where in the input's last axis it begins.
         width: How many places it takes there.
         optional: Whether a value is missing in any row to train or validate on.
+        low: The lowest number in those rows, or the earliest date in days since 1970; None if that is unknown.
+        high: The highest number, or the latest date.
         missing: The text that stands for a missing number, such as `?`; "" if there is none.
     """
 
@@ -62,6 +64,8 @@ class Column:
     width: int = 1
     optional: bool = False
     missing: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,31 @@ def in_words(about: Mapping[str, Any]) -> str:
         text += f" of {about['image']}"
     elif "columns" in about:
         text += f" of {counted(int(about['columns']), 'column')}"
-    for key, (one, several) in _TARGETS.items():
-        if key in about:
-            text += f", {counted(int(about[key]), one, several)}"
+    for one, several in _COUNTED.values():
+        if several in about:
+            text += f", {counted(int(about[several]), one, several)}"
     return text
 
 
+def kind_of_target(about: Mapping[str, Any]) -> TargetKind | None:
+    """Returns what is predicted, from what `described` returned; None if it does not say that."""
+    return next((kind for kind, (_, key) in _COUNTED.items() if key in about), None)
+
+
+def how_to_try(about: Mapping[str, Any]) -> str:
+    """Returns how users give a model something to predict on the page of `serve`, from what `described` returned."""
+    if "image" in about:
+        digits = about["image"] == "28x28x1" and str(about.get("classes")) == "10" and "names" not in about
+        return "draw a digit" if digits else "open a picture"
+    return "fill in a form" if "columns" in about else "send it rows"
+
+
 _PARTS = ("training", "validation", "test")
-_TARGETS = {"classes": ("class", "classes"), "labels": ("label", "labels"), "targets": ("target", "targets")}
+_COUNTED: dict[TargetKind, tuple[str, str]] = {
+    "classes": ("class", "classes"),
+    "labels": ("label", "labels"),
+    "numbers": ("target", "targets"),
+}
 _ADAPTER = TypeAdapter(Schema)
 
 
@@ -160,7 +181,7 @@ def of_images(height: int, width: int, channels: int, classes: int, names: tuple
 
 
 def schema_in(sample: Mapping[str, Any]) -> Schema | None:
-    """Returns the schema of a table in the arrays of a sample of predictions; None if there is none."""
+    """Returns the schema in the arrays of a sample of predictions; None if it is of a sweep that did not write it."""
     return Schema.from_json(bytes(sample["schema"]).decode()) if "schema" in sample else None
 
 
@@ -173,6 +194,5 @@ def described(schema: Schema) -> dict[str, Any]:
         found["inputs"] = {name: [one.kind, *one.shape] for name, one in schema.inputs.items()}
         # Not their names: there may be more than fit into a tag of MLflow's.
         found |= {"columns": len(schema.columns)} if schema.columns else {}
-    kind = {"classes": "classes", "labels": "labels", "numbers": "targets"}[schema.target.kind]
-    found[kind] = schema.target.size
+    found[_COUNTED[schema.target.kind][1]] = schema.target.size
     return found | ({"names": list(schema.target.names)} if schema.target.names else {})

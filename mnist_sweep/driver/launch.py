@@ -340,6 +340,7 @@ class _Launch:
             single=sweep.state.single,
             last=last_run(self._folder, sweep.state, settings.objectives),
             retrains="" if self._retrains is None else self._retrains.sweep,
+            data=sweep.state.started.data if sweep.state.started else None,
         )
         if sweep.results.winner() is None:
             return 1

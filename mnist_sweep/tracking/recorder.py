@@ -6,21 +6,25 @@ import contextlib
 import getpass
 import heapq
 import json
+import logging
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove
+from mnist_sweep.common.reading import read_npz
 from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.augment import used
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.data import schema
 from mnist_sweep.journal import steering
 from mnist_sweep.journal.events import (
     NO_SLOT,
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+_LOG = logging.getLogger(__name__)
 CURVES_FILE = "learning_curves.png"
 
 
@@ -119,8 +124,13 @@ class Plots(Protocol):
     ) -> Figure:
         """Draws the trials by their objectives."""
 
-    def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str) -> Figure:
+    def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str, names: Sequence[str] = ()) -> Figure:
         """Draws how often each class was predicted as each other."""
+
+    def of_test(
+        self, details: Mapping[str, Any], kind: schema.TargetKind, title: str = ""
+    ) -> Iterator[tuple[str, Figure, str]]:
+        """Draws what else fits the predictions of a tested model: names of plots, the plots, and texts about them."""
 
 
 @dataclass
@@ -850,12 +860,25 @@ class Recorder:
             retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
             self._drop_models([n for n in sorted(retrained) if n != event.model])
 
-    def _plot_confusion(self, runs: Sequence[str], event: WinnerTested) -> None:
+    def _plot_test(self, runs: Sequence[str], event: WinnerTested) -> None:
+        wanted = f"test_{self._objective.name.removeprefix('val_')}"
+        shown = (wanted, "test_accuracy", *event.metrics)
+        score = next((f": {name[5:]} {event.metrics[name]:.4f}" for name in shown if name in event.metrics), "")
+        title = f"Trial {event.trial} on the test data{score}"
+        data = {} if self._state.started is None else self._state.started.data
         if event.confusion:
-            name = "test_accuracy" if "test_accuracy" in event.metrics else next(iter(event.metrics))
-            score = f"{name.removeprefix('test_')} {event.metrics[name]:.4f}"
-            title = f"Trial {event.trial} on the test data: {score}"
-            self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
+            matrix = self._plots().confusion_matrix(event.confusion, title, data.get("names", ()))
+            self._write.figure(runs, matrix, "confusion_matrix.png")
+        path = trial_folder(self._folder, event.trial) / DETAILS_FILE
+        if (kind := schema.kind_of_target(data)) is None or not path.exists():
+            return
+        try:
+            details = read_npz(path, str(path))
+        except UserError as error:
+            _LOG.warning("%s", error)
+            return
+        for name, figure, _ in self._plots().of_test(details, kind, title):
+            self._write.figure(runs, figure, f"{name}.png")
 
     def _winners(self, tested: int) -> list[int]:
         """Returns the trial that was tested, and the one that it retrains."""
@@ -865,7 +888,7 @@ class Recorder:
     def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
         runs = [] if event.error else [*(self._runs[n] for n in self._winners(event.trial)), self._parent]
         if runs:
-            self._plot_confusion(runs, event)
+            self._plot_test(runs, event)
         for run in runs:
             self._write.summary(run, event.metrics, 0, event.time)
             if event.confusion:

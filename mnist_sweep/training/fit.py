@@ -557,12 +557,11 @@ def _impossible_if_it_fails() -> Iterator[None]:
 def _save_sample(model: keras.Model, inputs: Mapping[str, Array], schema: Schema, path: Path) -> None:
     """Saves some inputs with the model's predictions: `images` or `x`, or `x_NAME` of several inputs.
 
-    For a table, also the `schema` as bytes of JSON, which says how to make inputs from its columns.
+    Also the `schema` as bytes of JSON, which says what inputs and predictions are, and how to make inputs from columns.
     """
     predictions = saved.predict(model, inputs)
-    arrays: dict[str, Any] = {"predictions": predictions}
+    described = np.frombuffer(schema.to_json().encode(), np.uint8)
+    arrays: dict[str, Any] = {"predictions": predictions, "schema": described}
     for name, x in inputs.items():
         arrays[f"x_{name}" if name != ONLY else ONLY if schema.image is None else "images"] = x
-    if schema.columns:
-        arrays["schema"] = np.frombuffer(schema.to_json().encode(), np.uint8)
     write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -60,7 +60,7 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
 
     loaded, sample = saved.load(folder / MODEL_FILE), read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE))
     example: Any
-    if (schema := schema_in(sample)) is not None:
+    if (schema := schema_in(sample)) is not None and schema.columns:
         some = {name: sample[f"x_{name}"][:_EXAMPLES] for name in schema.inputs}
         model = raw_columns.of_raw_columns(loaded, schema, strings=True)
         example = raw_columns.columns_of(some, schema, strings=True)

@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.images import to_float
-from mnist_sweep.data.schema import ONLY
+from mnist_sweep.data.schema import ONLY, Schema
 from mnist_sweep.training import backends
 
 _BATCH = 1024
@@ -82,18 +82,29 @@ def _given(array: Array) -> Array:
     return to_float(array) if array.dtype.kind in "uf" else array
 
 
-def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """Compiles a model to predict one image at a time quickly.
+def quick(model: keras.Model, schema: Schema) -> Callable[[Mapping[str, Array]], Array]:
+    """Compiles a model to predict one row at a time quickly.
 
     Args:
-        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
-        shape: Height, width and channels of its images.
+        model: A model.
+        schema: What it takes.
 
     Returns:
-        A function from an image of that shape to its probabilities (classes,).
+        A function like `predict`, from inputs by name.
     """
-    predict_batch = backends.compile_predict(model, np.zeros((1, *shape), np.float32))
-    return lambda image: np.asarray(predict_batch(image[np.newaxis]), np.float32)[0]
+    example = {
+        name: np.zeros((1, *one.shape), np.int32 if one.kind in ("categories", "text") else np.float32)
+        for name, one in schema.inputs.items()
+    }
+    of_one = backends.compile_predict(model, example.get(ONLY, example))
+
+    def predict_quickly(inputs: Mapping[str, Array]) -> Array:
+        if len(next(iter(inputs.values()))) != 1:
+            return predict(model, inputs)
+        given = {name: _given(array) for name, array in inputs.items()}
+        return np.asarray(of_one(given.get(ONLY, given)), np.float32)
+
+    return predict_quickly
 
 
 def of_raw_images(model: keras.Model) -> keras.Model:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
 from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story, elsewhere
@@ -503,6 +504,28 @@ def test_the_tests_files_are_logged_with_the_winner_while_they_exist(make_story,
     again = story.replay(f"sqlite:///{tmp_path}/mlflow.db")
     assert not names & set(again.artifacts(again.trials[1]))
     assert "confusion_matrix.png" in again.artifacts(again.trials[1])
+
+
+@pytest.mark.parametrize(
+    ("target", "arrays", "plots"),
+    [
+        ({"targets": 1}, {"true": np.arange(4.0), "predicted": np.ones((4, 1))}, {"predicted_and_true", "residuals"}),
+        ({"classes": 2}, {"true": np.arange(4) % 2, "predicted": np.ones((4, 1))}, {"precision_recall", "roc"}),
+    ],
+)
+def test_the_plots_of_the_test_fit_the_task(make_story, target, arrays, plots):
+    story = make_story()
+    data = {key: value for key, value in DATA.items() if key != "classes"} | target
+    story.tell(SweepStarted, SWEEP, story.config, SPACE, data, VERSIONS)
+    story.trial(0)
+    story.ends(0, 0.5)
+    np.savez(trial_folder(story.folder, 0) / "test_details.npz", **arrays)
+    story.tell(WinnerTested, 0, {"test_loss": 0.5}, [])
+    logged = story.logged()
+    assert story.tracker.error is None
+    for run in (logged.parent, logged.trials[0]):
+        assert {f"{name}.png" for name in plots} <= set(logged.artifacts(run))
+        assert "confusion_matrix.png" not in logged.artifacts(run)
 
 
 def test_metrics_that_are_not_finite_do_not_matter(make_story):

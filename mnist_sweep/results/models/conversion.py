@@ -174,7 +174,7 @@ def _sample(run: ModelRun, source: Path) -> _Sample:
     what = f"{run.sweep}: {SAMPLE_FILE} of trial {run.trial}"
     arrays = read_npz(run.fetch(SAMPLE_FILE, source), what)
     images, predictions = arrays.get("images"), arrays.get("predictions")
-    if (schema := schema_in(arrays)) is not None and predictions is not None:
+    if (schema := schema_in(arrays)) is not None and schema.columns and predictions is not None:
         return _Sample({name: arrays[f"x_{name}"] for name in schema.inputs}, predictions, schema)
     others = {name.removeprefix("x_"): x for name, x in arrays.items() if name.startswith("x")}
     if images is None and others and predictions is not None:

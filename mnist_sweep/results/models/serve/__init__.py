@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep serve`: a page to draw digits on, with the answers of a sweep's models."""
+"""`python -m mnist_sweep serve`: a page to draw digits on, open pictures or fill in a form, with models' answers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mnist_sweep.results.models.serve.served_models import ServedModels
 
 _MODELS = 5
+# What users do on the page, by what the models take.
+_DO = {"drawing": "Draw", "picture": "Open pictures", "form": "Fill in the form", "arrays": "Send rows"}
 # How many images are read at a time, so that many clients do not take all cores; and how long one may take: the
 # page's drawing takes 0.1 s, the largest image 1 s.
 _AT_A_TIME, _SECONDS_PER_IMAGE = 2, 5.0
@@ -89,7 +91,7 @@ def serve(
             query = f"?token={wanted if generated else '…'}" if wanted else ""
             link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
             with contextlib.suppress(KeyboardInterrupt):
-                print(f"Draw at {link} (Ctrl-C stops it)", flush=True)
+                print(f"{_DO[models.takes]} at {link} (Ctrl-C stops it)", flush=True)
                 server.run(sockets=[listening])
         if failures and not ended.is_set():
             raise failures[0]
@@ -107,13 +109,15 @@ def _found(
     """Finds the models to serve, and returns a function that loads them."""
     from mnist_sweep.results.models.doubts import profile_of
     from mnist_sweep.results.models.model_run import find_trial
+    from mnist_sweep.results.models.purpose import purpose_of
     from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
 
     champion = find_trial(what, trial, tracking_uri)
     champion.check_has_model()
-    shape = champion.image_shape
-    queue, profile = candidates(champion), profile_of(champion, folder)
-    models = ServedModels(card(champion), shape, profile, expected=min(len(queue), _MODELS))
+    purpose = purpose_of(champion, folder)
+    profile = None if purpose.schema.image is None else profile_of(champion, folder)
+    queue = candidates(champion)
+    models = ServedModels(card(champion), purpose, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
 
 

@@ -22,15 +22,16 @@ from mnist_sweep.common import web
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import kind_and_line, one_line
 from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
+from mnist_sweep.results.models.serve import questions
 from mnist_sweep.results.models.serve.body_decoder import IMAGES, JSON
 from mnist_sweep.results.models.serve.served_models import ServedModels
 
 _FOLDER = Path(__file__).parent
+_MODULES = ("page", "dom", "answer", "drawing", "canvas", "picture", "form", "arrays")
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/canvas.js": ("canvas.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _MODULES},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _COOKIE = "mnist_sweep"
@@ -53,14 +54,16 @@ def make_app(
         token: The token that requests must carry; empty to answer everyone.
 
     Returns:
-        The application. `GET /` is the page, `GET /about` reports which models answer and how many are loaded,
-        `GET /health` whether it can answer, and `POST /predict` takes an image and returns what `ServedModels.answer`
-        does. An error is `{"error": "…"}`.
+        The application. `GET /` is the page, `GET /about` reports which models answer and how many are loaded, `GET
+        /inputs` what they take (`questions.inputs`), `GET /health` whether it can answer, and `POST /predict` takes an
+        image or rows and returns what `ServedModels.answer` does. An error is `{"error": "…"}`.
     """
     # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
+    kinds = [JSON] if models.purpose.schema.image is None else [JSON, *IMAGES]
+    fields = questions.inputs(models.purpose)
     turns, free = asyncio.Semaphore(len(decoders)), list(decoders)
 
     for path, (name, kind) in _FILES.items():
@@ -70,6 +73,10 @@ def make_app(
     async def about() -> dict[str, Any]:
         return models.about()
 
+    @app.get("/inputs")
+    async def inputs() -> dict[str, Any]:
+        return fields
+
     @app.get("/health")
     async def health() -> dict[str, bool]:
         return {"ready": models.ready}
@@ -78,19 +85,16 @@ def make_app(
     async def predict(request: Request) -> dict[str, Any]:
         if not models.ready:
             raise HTTPException(503, "the model is still being loaded", {"Retry-After": "2"})
-        kind, body = await _read(request)
+        kind, body = await _read(request, kinds)
         try:
             async with asyncio.timeout(_SECONDS_TO_WAIT):
                 await turns.acquire()
         except TimeoutError:
-            raise HTTPException(503, "too many images are waiting to be read", {"Retry-After": "5"}) from None
+            raise HTTPException(503, "too many requests are waiting to be answered", {"Retry-After": "5"}) from None
         decoder = free.pop()
         try:
             # When the server ends, nothing waits for the thread. Closing the decoders ends it.
-            return await anyio.to_thread.run_sync(
-                lambda: models.answer(decoder.read_body(kind, body, models.shape, models.profile)),
-                abandon_on_cancel=True,
-            )
+            return await anyio.to_thread.run_sync(lambda: models.answer(kind, body, decoder), abandon_on_cancel=True)
         except DecodingError as error:
             raise HTTPException(error.status, str(error)) from None
         finally:
@@ -161,11 +165,12 @@ async def _failed(request: Request, error: Exception) -> Response:
 # ---- the body of a request --------------------------------------------------------------------------------------
 
 
-async def _read(request: Request) -> tuple[str, bytes]:
+async def _read(request: Request, kinds: Sequence[str]) -> tuple[str, bytes]:
     """Reads a request's body.
 
     Args:
-        request: Its body is `{"image": [[…]]}` or an image file, depending on its content type.
+        request: The request.
+        kinds: The content types that are taken.
 
     Returns:
         The content type, and the body.
@@ -175,8 +180,9 @@ async def _read(request: Request) -> tuple[str, bytes]:
             type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON and kind not in IMAGES:
-        raise HTTPException(415, f"Content-Type must be {JSON}, {' or '.join(IMAGES)}")
+    if kind not in kinds:
+        *most, last = kinds
+        raise HTTPException(415, f"Content-Type must be {', '.join(most)}{' or ' if most else ''}{last}")
     try:
         async with asyncio.timeout(SECONDS_TO_SEND):
             return kind, await _body(request)
