@@ -125,7 +125,7 @@ def test_a_pool_tells_what_its_slots_use(pool: Pool, slot: str) -> None:
         messages += pool.poll(0.1)
         found = pool.measured() or found
     pool.put_back(messages)
-    assert [(one.slot, one.device, one.trial) for one in found] == [(slot, "1 CPU core", None)]
+    assert [(one.slot, one.device) for one in found] == [(slot, "1 CPU core")]
     # TensorFlow alone takes more.
     assert (found[0].memory or 0) > 100 * 10**6
 
