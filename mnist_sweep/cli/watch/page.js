@@ -292,7 +292,8 @@ function sweepPage(name) {
       }
       const found = slotItems[i];
       say(found.title, one.name);
-      say(found.device, one.device || "");
+      // `gpu0` needs no `GPU 0`.
+      say(found.device, one.device.replace(" ", "").toLowerCase() === one.name ? "" : one.device);
       const busy = one.trial !== undefined;
       say(found.does, busy ? `trial ${one.trial}, epoch ${one.epoch}/${one.epochs}` : "idle");
       found.item.classList.toggle("idle", !busy);
