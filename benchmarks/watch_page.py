@@ -27,6 +27,7 @@ from mnist_sweep.journal.events import Event
 from mnist_sweep.journal.journal import Journal
 
 _EPOCHS, _SLOTS, _NAME = 30, 4, "made/up"
+_BLANK = 60.0
 _WATCHING = """() => {
   window.frames_ = []; window.tasks_ = [];
   let last = performance.now();
@@ -66,6 +67,10 @@ def measure(folder: Path, *, trials: int, seconds: float, hurry: float) -> Figur
         )
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.add_init_script(f"({_WATCHING})()")
+        # What the machine makes of a page that does nothing.
+        page.goto("about:blank")
+        page.wait_for_timeout(1000 * min(seconds, _BLANK))
+        blank = page.evaluate("window.frames_")
         began = time.monotonic()
         page.goto(served.page_of(str(where)))
         page.wait_for_selector("#board tbody th")
@@ -113,6 +118,7 @@ def measure(folder: Path, *, trials: int, seconds: float, hurry: float) -> Figur
         "frame_longest_ms": frames[-1],
         "frames_over_50_ms": sum(frame > 50 for frame in frames),
         "frames": len(frames),
+        "frames_over_50_ms_of_a_blank_page": sum(frame > 50 for frame in blank) * len(frames) / len(blank),
         "longest_task_ms": max(tasks, default=0.0),
         "nodes": last,
         "nodes_grown": last - nodes,

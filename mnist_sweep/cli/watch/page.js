@@ -58,7 +58,7 @@ function sweepPage(name) {
   charts.parallel = parallelChart(byId("parallel"), model, point, filtered);
   charts.table = leaderboardTable(byId("board"), model, point);
 
-  let filterKey = "";
+  let filterKey = "", tableDue = 0;
   function filtered(count, filters) {
     const every = counted(model.rows.length, "trial");
     say(document.querySelector("#parallel-part .count"), count === model.rows.length ? every : `${count.toLocaleString("en")} of ${every}`);
@@ -71,7 +71,8 @@ function sweepPage(name) {
         return make("li", {}, button);
       }));
     }
-    charts.table.draw();
+    // In a frame of its own.
+    tableDue ||= requestAnimationFrame(() => { tableDue = 0; charts.table.draw(); });
   }
 
   // ---- what comes
