@@ -58,7 +58,7 @@ function sweepPage(name) {
   charts.parallel = parallelChart(byId("parallel"), model, point, filtered);
   charts.table = leaderboardTable(byId("board"), model, point);
 
-  let filterKey = "";
+  let filterKey = "", tableDue = 0;
   function filtered(count, filters) {
     const every = counted(model.rows.length, "trial");
     say(document.querySelector("#parallel-part .count"), count === model.rows.length ? every : `${count.toLocaleString("en")} of ${every}`);
@@ -71,7 +71,8 @@ function sweepPage(name) {
         return make("li", {}, button);
       }));
     }
-    charts.table.draw();
+    // In a frame of its own.
+    tableDue ||= requestAnimationFrame(() => { tableDue = 0; charts.table.draw(); });
   }
 
   // ---- what comes
@@ -292,7 +293,8 @@ function sweepPage(name) {
       }
       const found = slotItems[i];
       say(found.title, one.name);
-      say(found.device, one.device || "");
+      // `gpu0` needs no `GPU 0`.
+      say(found.device, one.device.replace(" ", "").toLowerCase() === one.name ? "" : one.device);
       const busy = one.trial !== undefined;
       say(found.does, busy ? `trial ${one.trial}, epoch ${one.epoch}/${one.epochs}` : "idle");
       found.item.classList.toggle("idle", !busy);

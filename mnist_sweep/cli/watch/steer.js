@@ -3,10 +3,10 @@
 
 const FORMS = { "open-add": "add", "open-budget": "budget", "open-narrow": "narrow", "open-slots": "use" };
 const BUDGET = {
-  "search.max_trials": ["Trials", "such as 80; null for no limit"],
-  "search.time_budget": ["Time", "such as 2h or 30m; null for no limit"],
-  "search.target": ["Target", "the score at which the sweep ends"],
-  "search.max_failures": ["Failures in a row", "after which the sweep ends"],
+  "search.max_trials": ["Trials", "such as 80", "no limit"],
+  "search.time_budget": ["Time", "such as 2h or 30m", "no limit"],
+  "search.target": ["Target", "the score at which the sweep ends", "none"],
+  "search.max_failures": ["Failures in a row", "after which the sweep ends", "no limit"],
 };
 
 function steering(name, model) {
@@ -49,7 +49,7 @@ function steering(name, model) {
         ...one.options.map((text, i) => make("option", { value: one.written[i], textContent: text })));
       return field(one.short, select, hint);
     }),
-    budget: () => Object.entries(model.head.budget || {}).map(([key, value]) => field(BUDGET[key][0], input(key, value), BUDGET[key][1])),
+    budget: () => Object.entries(model.head.budget || {}).map(([key, value]) => field(BUDGET[key][0], input(key, value === "null" ? "" : value, { placeholder: BUDGET[key][2] }), BUDGET[key][1])),
     narrow: () => model.space.filter((one) => one.low !== undefined || one.options).map((one) => {
       const group = make("fieldset", {}, make("legend", { textContent: one.short }));
       group.dataset.name = one.name;

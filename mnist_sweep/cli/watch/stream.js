@@ -6,6 +6,8 @@ const token = new URLSearchParams(location.hash.slice(1)).get("token") || "";
 const rights = token ? { Authorization: `Bearer ${token}` } : {};
 // The server says something every 10 s.
 const SILENCE = 25_000, LONGEST_PAUSE = 5_000;
+// A page that nobody sees gives its connection back after this time: a browser has six for each server.
+const AWAY = 60_000;
 
 const byId = (id) => document.getElementById(id);
 
@@ -30,36 +32,45 @@ function trouble(text) {
   hide(byId("trouble"), !text);
 }
 
+async function seen() {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
 async function read(path, take) {
   const ending = new AbortController();
+  let away = 0;
+  const watchAway = () => {
+    clearTimeout(away);
+    if (document.hidden) away = setTimeout(() => ending.abort(), AWAY);
+  };
+  document.addEventListener("visibilitychange", watchAway);
+  watchAway();
   let timer = setTimeout(() => ending.abort(), SILENCE);
   try {
     const answer = await fetch(path, { headers: rights, signal: ending.signal, cache: "no-store" });
     if (!answer.ok) {
       const { error } = await answer.json().catch(() => ({ error: answer.statusText }));
       trouble(error);
+      hide(byId("waiting"), true);
       return answer.status;
     }
     trouble("");
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let parts = [];
+    let rest = "";
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return 0;
       clearTimeout(timer);
       timer = setTimeout(() => ending.abort(), SILENCE);
       // A message may come in many pieces.
-      const pieces = value.split("\n\n");
-      for (const piece of pieces.slice(0, -1)) {
-        parts.push(piece);
-        const whole = parts.join("");
-        parts = [];
-        if (whole.startsWith("data: ")) take(JSON.parse(whole.slice(6)));
-      }
-      parts.push(pieces[pieces.length - 1]);
+      const messages = (rest + value).split("\n\n");
+      rest = messages.pop();
+      for (const message of messages) if (message.startsWith("data: ")) take(JSON.parse(message.slice(6)));
     }
   } finally {
     clearTimeout(timer);
+    clearTimeout(away);
+    document.removeEventListener("visibilitychange", watchAway);
   }
 }
 
@@ -67,6 +78,7 @@ async function read(path, take) {
 async function follow(path, take) {
   let pause = 500;
   for (;;) {
+    await seen();
     const since = performance.now();
     let status = 0;
     try {
@@ -75,6 +87,7 @@ async function follow(path, take) {
       if (!(error instanceof TypeError || error.name === "AbortError")) throw error;
     }
     if (status === 401) return;
+    if (document.hidden) continue;
     if (!status) trouble("The connection to watch is lost; trying again …");
     pause = performance.now() - since > 10_000 ? 500 : Math.min(2 * pause, LONGEST_PAUSE);
     await new Promise((resolve) => setTimeout(resolve, pause));

@@ -9,7 +9,9 @@ function leaderboardTable(scroll, model, point) {
   const [above, below] = [0, 1].map(() => make("tr", { className: "room" }, make("td")));
   body.append(above, below);
   const pool = [];
-  let columns = [], sorted = [], by = null, heading = "", filled = 0;
+  let columns = [], sorted = [], by = null, heading = "", longest = [];
+  // The trials whose texts have been measured.
+  const measured = new Set();
 
   function wanted() {
     const found = [
@@ -50,17 +52,22 @@ function leaderboardTable(scroll, model, point) {
     columnsOf.replaceChildren(...columns.map(() => make("col")));
     for (const row of pool) row.remove();
     pool.length = 0;
-    filled = 0;
+    measured.clear();
+    longest = columns.map((column) => column.heading.length + 4);
   }
 
   /** Columns as wide as their widest text, so that they don't move while the table is scrolled. */
   function widths() {
-    if (model.rows.length === filled) return;
-    filled = model.rows.length;
+    const before = measured.size;
+    for (const row of model.rows) {
+      if (measured.has(row.n)) continue;
+      measured.add(row.n);
+      columns.forEach((column, k) => (longest[k] = Math.max(longest[k], textOf(column, row).length)));
+    }
+    if (measured.size === before) return;
     let total = 0;
     columns.forEach((column, k) => {
-      let most = column.heading.length + 4;
-      for (const row of model.rows) most = Math.max(most, textOf(column, row).length);
+      const most = longest[k];
       const width = Math.min(most, 34) * 7.8 + 20;
       total += width;
       const text = `${Math.round(width)}px`;
