@@ -282,7 +282,8 @@ def test_the_winner_of_an_earlier_session_is_not_the_winner_of_a_sweep_that_runs
 
 
 def test_a_regression_has_its_predictions_with_their_units(tmp_path, monkeypatch):
-    tags = {key: value for key, value in made_up.TAGS.items() if key not in ("data.classes", "data.image")}
+    kept = {key: value for key, value in made_up.TAGS.items() if key not in ("data.classes", "data.image")}
+    tags = {key.replace("_images", "_rows"): value for key, value in kept.items()}
     monkeypatch.setattr(made_up, "TAGS", tags | {"data.targets": "1", "data.columns": "4"})
     true = np.arange(20, dtype=np.float32)
     details = {"true": true, "predicted": true[:, None] + 1, "names": np.array(["price in €"])}
