@@ -113,7 +113,7 @@ def test_a_file_that_does_not_fit_is_named_and_the_others_are_used(model, capsys
         (
             FLOWERS,
             ["mine.csv", "--to", "no/out.csv"],
-            "no/out.csv: cannot be written (cannot save file into a non-existent",
+            "no/out.csv: cannot be written (cannot save file into",
         ),
         (FLOWERS, ["mine.csv", "--save-input", "seen"], "--save-input=seen: is for pictures"),
     ],

@@ -918,7 +918,7 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(arrays, body, message):
     assert message in answer["error"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(list(ROW)), st.none() | st.booleans() | st.integers() | st.floats() | st.text()))
 def test_whatever_is_in_a_row_is_answered_or_refused(form, capfd, values):
     status, _ = form.predict(json.dumps({"rows": [{**ROW, **values}]}))
