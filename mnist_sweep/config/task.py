@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.checks import Strict
 from mnist_sweep.config.objective import AUTO
 
-Kind = Literal["classification", "binary", "multilabel", "regression"]
+Kind = Literal["classification", "binary", "multilabel", "regression", "custom"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Defaults:
         loss: Keras's loss.
         metrics: The metrics that are logged, by Keras's names.
         objective: What a sweep optimizes.
-        target: The kind of target that it needs, as in `schema.Target`.
+        target: The kind of target that it needs, as in `schema.Target`; None if any will do.
         about: What its models predict, for messages.
     """
 
-    loss: str
-    metrics: tuple[str, ...]
+    loss: str | None
+    metrics: tuple[str, ...] | None
     objective: str
-    target: Literal["classes", "labels", "numbers"]
+    target: Literal["classes", "labels", "numbers"] | None
     about: str
 
 
@@ -42,6 +42,8 @@ TASKS: dict[Kind, Defaults] = {
     "binary": Defaults("binary_crossentropy", ("accuracy", "auc"), "val_accuracy max", "classes", "one of two classes"),
     "multilabel": Defaults("binary_crossentropy", ("accuracy", "auc"), "val_auc max", "labels", "any number of labels"),
     "regression": Defaults("mse", ("mae", "r2"), "val_mae min", "numbers", "numbers"),
+    # The loss and the metrics that the user's model was compiled with, or those that fit each of its outputs.
+    "custom": Defaults(None, None, "val_loss min", None, "anything"),
 }
 
 
@@ -74,13 +76,36 @@ class Named(BaseModel):
 _Named = Annotated[Named, BeforeValidator(named)]
 
 
+def _is_one(value: Any) -> bool:
+    """Returns whether a loss is written for the only output, not for each output by name."""
+    return value is None or isinstance(value, str | Named) or (isinstance(value, Mapping) and "name" in value)
+
+
+def _loss_tag(value: Any) -> str:
+    return "one" if _is_one(value) else "each"
+
+
+def _metrics_tag(value: Any) -> str:
+    return "each" if isinstance(value, Mapping) else "one"
+
+
+_Loss = Annotated[
+    Annotated[_Named | None, Tag("one")] | Annotated[dict[str, _Named], Tag("each")], Discriminator(_loss_tag)
+]
+_Metrics = Annotated[
+    Annotated[list[_Named] | None, Tag("one")] | Annotated[dict[str, list[_Named]], Tag("each")],
+    Discriminator(_metrics_tag),
+]
+
+
 class TaskConfig(Strict):
     """What a trial's model is trained for.
 
     Attributes:
         kind: The task; `auto` until the data are known.
-        loss: None for the task's own.
-        metrics: None for the task's own.
+        loss: None for the task's own; of several outputs, that of each by name.
+        metrics: None for the task's own; of several outputs, those of each by name.
+        loss_weights: How much the loss of each of several outputs counts, by name; None if all count alike.
         class_weight: How much each class counts in training: `balanced`, so that all classes count alike, or a number
             for each class by its name or number. None: all rows count alike.
         standardize: Whether the loss of a regression is computed on targets that are scaled to a mean of 0 and a
@@ -88,8 +113,10 @@ class TaskConfig(Strict):
     """
 
     kind: Literal["auto"] | Kind
-    loss: _Named | None
-    metrics: list[_Named] | None
+    loss: _Loss
+    metrics: _Metrics
+    # A default for old sweeps, which lack this key.
+    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     class_weight: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None
     standardize: bool
 
@@ -97,6 +124,16 @@ class TaskConfig(Strict):
     def defaults(self) -> Defaults:
         """What fits the task; for `auto`, what fits classification."""
         return TASKS["classification" if self.kind == "auto" else self.kind]
+
+    @model_validator(mode="after")
+    def _one_output(self) -> TaskConfig:
+        of_each = {"loss": self.loss, "metrics": self.metrics, "loss_weights": self.loss_weights}
+        for key, value in of_each.items():
+            if isinstance(value, Mapping) and self.kind not in ("auto", "custom"):
+                raise ValueError(
+                    f".{key}.{next(iter(value), '')}: names an output of a model of your own; write task=custom"
+                )
+        return self
 
 
 def check_target(task: TaskConfig, kind: str, size: int) -> None:
@@ -112,8 +149,10 @@ def check_target(task: TaskConfig, kind: str, size: int) -> None:
     """
     if task.kind == AUTO:
         return
+    if task.defaults.target is None:
+        return
     if task.defaults.target != kind:
-        fitting = [name for name, defaults in TASKS.items() if defaults.target == kind]
+        fitting = [name for name, defaults in TASKS.items() if defaults.target == kind] or ["custom"]
         raise UserError(
             f"task={task.kind}: predicts {task.defaults.about}, but the targets are {_TARGETS[kind]}; "
             f"write task={' or task='.join(fitting)}"
@@ -122,7 +161,13 @@ def check_target(task: TaskConfig, kind: str, size: int) -> None:
         raise UserError(f"task=binary: there are {size} classes, not two; write task=classification")
 
 
-_TARGETS = {"classes": "classes", "labels": "several labels", "numbers": "numbers"}
+_TARGETS = {
+    "classes": "classes",
+    "labels": "several labels",
+    "numbers": "numbers",
+    "array": "arrays",
+    "several": "those of several outputs",
+}
 
 # Sweeps of versions without tasks.
 CLASSIFICATION = TaskConfig(kind="classification", loss=None, metrics=None, class_weight=None, standardize=True)
@@ -154,9 +199,12 @@ def logged_metrics(task: Any) -> Sequence[str] | None:
     """
     kind = kind_of(task)
     metrics = task.get("metrics") if isinstance(task, Mapping) else None
+    if kind == "custom":
+        # What the user's model logs is known when it is built.
+        return None
     if metrics is None:
         # As long as the task is not known, those of all tasks.
-        of_all = [name for defaults in TASKS.values() for name in defaults.metrics]
+        of_all = [name for defaults in TASKS.values() for name in defaults.metrics or ()]
         return list(dict.fromkeys(of_all)) if kind == "auto" else TASKS[kind].metrics
     if not isinstance(metrics, list):
         return None

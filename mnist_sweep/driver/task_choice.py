@@ -61,6 +61,8 @@ def with_task(config: dict[str, Any]) -> dict[str, Any]:
 
 def _fitting(schema: Schema, *, own_model: bool) -> Kind:
     target = schema.target
+    if target.kind in ("array", "several"):
+        return "custom"
     if target.kind == "labels":
         return "multilabel"
     if target.kind == "numbers":

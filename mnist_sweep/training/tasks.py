@@ -73,7 +73,8 @@ def loss(task: TaskConfig, target: Target, scale: Scale | None) -> Any:
     """
     if task.loss is None and task.kind != "regression":
         return task.defaults.loss
-    named = task.loss or Named(name=task.defaults.loss)
+    named = task.loss or Named(name="mse")
+    assert isinstance(named, Named)
     made = _made(named, "task.loss", keras.losses, keras.losses.Loss)
     if not isinstance(made, keras.losses.Loss):
         made = _FunctionLoss(made)
@@ -129,8 +130,9 @@ def metrics(task: TaskConfig, target: Target) -> list[Any]:
         UserError: Keras has no such metric, or rejects its arguments; or the user's cannot be imported.
     """
     if task.metrics is None and task.kind == "classification":
-        return list(task.defaults.metrics)
-    named = [Named(name=name) for name in task.defaults.metrics] if task.metrics is None else task.metrics
+        return list(task.defaults.metrics or ())
+    named = [Named(name=name) for name in task.defaults.metrics or ()] if task.metrics is None else task.metrics
+    assert isinstance(named, list)
     return [_metric(one, task, target) for one in named]
 
 
@@ -282,7 +284,7 @@ class _OneHotLoss(keras.losses.Loss):  # type: ignore[misc]
         self._inner, self._classes = inner, classes
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return self._inner.call(keras.ops.one_hot(_flat(y_true), self._classes), y_pred)
+        return self._inner.call(keras.ops.one_hot(_classes(y_true, y_pred), self._classes), y_pred)
 
 
 class _MixedLoss(keras.losses.Loss):  # type: ignore[misc]
@@ -347,8 +349,9 @@ class _OneHotMetric(_AdaptedMetric):
         self._classes = classes
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        self.inner.update_state(keras.ops.one_hot(_flat(y_true), self._classes), y_pred, sample_weight)
+        self.inner.update_state(keras.ops.one_hot(_classes(y_true, y_pred), self._classes), y_pred, sample_weight)
 
 
-def _flat(classes: Any) -> Any:
-    return keras.ops.reshape(keras.ops.cast(classes, "int32"), (-1,))
+def _classes(targets: Any, predicted: Any) -> Any:
+    """Returns classes without an axis of one value, (N, …), as there are predictions (N, …, classes)."""
+    return keras.ops.reshape(keras.ops.cast(targets, "int32"), keras.ops.shape(predicted)[:-1])
