@@ -31,6 +31,11 @@ def compiled(config, shape, outputs):
     return model
 
 
+def narrow(config, shape, outputs):
+    """Has one output."""
+    return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])
+
+
 def segments(config, shape, classes):
     """A class for each pixel."""
     return keras.Sequential(

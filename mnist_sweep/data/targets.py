@@ -236,8 +236,8 @@ class _Reader:
             unknown = np.setdiff1d(array, found)
             if len(unknown):
                 raise UserError(
-                    f"{self._where}: {name} has {_shown(unknown[0])}, which {self._first} has nowhere; it has the classes "
-                    f"{_shown(found[0])} to {_shown(found[-1])}"
+                    f"{self._where}: {name} has {_shown(unknown[0])}, which {self._first} has nowhere; it has the "
+                    f"classes {_shown(found[0])} to {_shown(found[-1])}"
                 )
         classes = {name: np.searchsorted(found, array).astype(np.uint8) for name, array in self._arrays.items()}
         in_order = found[0] == 0 and found[-1] == len(found) - 1

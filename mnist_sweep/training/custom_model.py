@@ -20,7 +20,7 @@ from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import Schema, Target
 from mnist_sweep.training import model as models
-from mnist_sweep.training import user_code
+from mnist_sweep.training import saved, user_code
 from mnist_sweep.training.outputs import Outputs
 from mnist_sweep.training.splits import Batch
 
@@ -307,7 +307,7 @@ def build_and_check(name: str, hyperparameters: Callable[[], Any], schema: Schem
         model, hp = _with_input_shape(name, hypermodel, hyperparameters, given, schema.target)
     functional = _as_layer(name, model, given) if subclassed else model
     shape = given if isinstance(given, Mapping) else _input_shape(name, functional, given)
-    own_shapes = schema.target.kind in ("array", "several") or isinstance(functional.output, Mapping | list | tuple)
+    own_shapes = schema.target.kind in ("array", "several") or saved.has_several_outputs(functional)
     found = Outputs.of(setting(name), functional, schema.target) if own_shapes else None
     if found is None and functional.output_shape not in _output_shapes(schema.target):
         size, kind = schema.target.size, schema.target.kind

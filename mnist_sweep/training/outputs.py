@@ -12,7 +12,7 @@ import keras
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.task import Kind, Named, TaskConfig
 from mnist_sweep.data.schema import ONLY, Target
-from mnist_sweep.training import tasks
+from mnist_sweep.training import saved, tasks
 from mnist_sweep.training.splits import Batch
 
 
@@ -91,14 +91,14 @@ class Outputs:
         Raises:
             UserError: They don't match.
         """
-        given = model.output
+        given = model.output if saved.has_several_outputs(model) else model.outputs[0]
         parts = target.parts or {ONLY: target}
         if isinstance(given, Mapping):
             structure: Any = {name: name for name in given}
         elif isinstance(given, list | tuple):
             structure = list(model.output_names) if len(given) > 1 or target.parts else [next(iter(parts))]
         else:
-            structure = next(iter(parts)) if len(parts) == 1 else model.output_names[0]
+            structure = next(iter(parts)) if len(parts) == 1 else ONLY
         names, tensors = keras.tree.flatten(structure), keras.tree.flatten(given)
         if len(names) != len(tensors):
             raise UserError(f"{setting}: returns outputs within outputs; return a dict with a tensor for each name")

@@ -85,7 +85,7 @@ def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dic
         model: A model.
         inputs: As for `predict`.
     """
-    if not isinstance(model.output, Mapping | list | tuple):
+    if not has_several_outputs(model):
         return {"predictions": predict(model, inputs)}
     names = names_of(model)
     named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
@@ -95,6 +95,11 @@ def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dic
         parts.append([np.asarray(one) for one in keras.tree.flatten(model(batch.get(ONLY, batch), training=False))])
     columns = [np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True)]
     return {f"predictions_{name}": column for name, column in zip(names, columns, strict=True)}
+
+
+def has_several_outputs(model: keras.Model) -> bool:
+    """Returns whether a functional or Sequential model returns a dict or a list, not one tensor."""
+    return not isinstance(model, keras.Sequential) and isinstance(model.output, Mapping | list | tuple)
 
 
 def names_of(model: keras.Model) -> list[str]:
