@@ -1,11 +1,12 @@
 """The table in docs/tasks.md of what works for which task, made from the tests that ran it.
 
-`make task-table` runs tests/e2e/test_every_task.py, which records each cell in tests/fixtures/task_table.json, and writes
-the table. `python tests/task_table.py` only writes the table from what is recorded.
+`make task-table` runs tests/e2e/test_every_task.py, which records each cell in tests/fixtures/task_table.json, and
+writes the table. `python tests/task_table.py` only writes the table from what is recorded.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -56,15 +57,21 @@ def record(row: str, task: str, *, works: bool) -> None:
     """Records whether a cell works, if the tests run to record."""
     if not os.environ.get(VARIABLE):
         return
-    found = recorded()
-    found.setdefault(row, {})[task] = works
-    in_order = {row: {task: found[row][task] for task in TASKS if task in found[row]} for row in ROWS if row in found}
-    RECORD.write_text(json.dumps(in_order, indent=1) + "\n")
+    # Several tasks may be tested at once.
+    with RECORD.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        found = recorded()
+        found.setdefault(row, {})[task] = works
+        in_order = {
+            row: {task: found[row][task] for task in TASKS if task in found[row]} for row in ROWS if row in found
+        }
+        RECORD.write_text(json.dumps(in_order, indent=1) + "\n")
 
 
 def recorded() -> dict[str, dict[str, bool]]:
     """Returns what the tests have recorded, by row and task."""
-    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    text = RECORD.read_text() if RECORD.exists() else ""
+    return json.loads(text) if text else {}
 
 
 def table() -> str:

@@ -312,8 +312,8 @@ def _check_own(corner: TrialConfig, target: schemas.Target) -> None:
     """
     if corner.task.kind == "custom" and isinstance(corner.model, MLP | CNN):
         raise UserError(
-            f"task=custom: the targets are {target.about}, which model={corner.model.kind} cannot predict; write a model "
-            "of your own, model.builder=package.module:function"
+            f"task=custom: the targets are {target.about}, which model={corner.model.kind} cannot predict; write a "
+            "model of your own, model.builder=package.module:function"
             if target.kind in ("array", "several")
             else f"task=custom: model={corner.model.kind} has no loss of its own; write task=auto, or model.builder=…"
         )

@@ -312,8 +312,8 @@ def build_and_check(name: str, hyperparameters: Callable[[], Any], schema: Schem
     if found is None and functional.output_shape not in _output_shapes(schema.target):
         size, kind = schema.target.size, schema.target.kind
         raise UserError(
-            f"{setting(name)}: returned a model with outputs of shape {functional.output_shape}; for {size} {kind} they "
-            f"must be (None, {size})"
+            f"{setting(name)}: returned a model with outputs of shape {functional.output_shape}; for {size} {kind} "
+            f"they must be (None, {size})"
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")

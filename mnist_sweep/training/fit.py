@@ -312,8 +312,8 @@ class Trainer:
         notes = list(models.doubts(model))
         if model.compiled:
             notes.append(
-                f"compiles its model, which changes nothing for task={first.task.kind}; for the loss and the metrics that it "
-                "compiles, write task=custom"
+                f"compiles its model, which changes nothing for task={first.task.kind}; for the loss and the metrics "
+                "that it compiles, write task=custom"
             )
         return {"unread": models.unread(of_model, schema), "notes": notes}
 

@@ -328,8 +328,8 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> UserModel:
     if subclassed:
         if lost := overridden(built):
             raise UserError(
-                f"{setting}: {type(built).__name__} overrides both call and {lost[0]}; write task=custom, which trains it "
-                "with its own loss"
+                f"{setting}: {type(built).__name__} overrides both call and {lost[0]}; write task=custom, which "
+                "trains it with its own loss"
             )
         built = as_layer(setting, built, input_shape(schema))
     expected = (None, 1 if task.kind == "binary" else schema.target.size)

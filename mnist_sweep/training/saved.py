@@ -102,6 +102,13 @@ def has_several_outputs(model: keras.Model) -> bool:
     return not isinstance(model, keras.Sequential) and isinstance(model.output, Mapping | list | tuple)
 
 
+def with_named_outputs(model: keras.Model) -> keras.Model:
+    """Returns a model that returns a dict of its outputs by name if there are several; else the model itself."""
+    if not has_several_outputs(model):
+        return model
+    return keras.Model(model.input, dict(zip(names_of(model), keras.tree.flatten(model.output), strict=True)))
+
+
 def names_of(model: keras.Model) -> list[str]:
     """Returns the names of a model's outputs, in the order of `keras.tree.flatten`."""
     return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)

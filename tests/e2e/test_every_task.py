@@ -42,7 +42,7 @@ from mnist_sweep import sweep
 
 if __name__ == "__main__":
     s = sweep(None, *sys.argv[1:], data="./data.npz", max_trials=1, name="python")
-    print(json.dumps({"trials": len(s.runs()), "layers": len(s.best_model().layers)}))
+    print(json.dumps({"trials": len(s.runs), "layers": len(s.best_model().layers)}))
 """
 # What is searched: what every algorithm and every model can.
 SPACE = ("optimizer.learning_rate=tag(log,interval(1e-3,1e-1))", "training.batch_size=32,64")

@@ -109,6 +109,8 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
 
 
 def _output(task: str) -> str:
+    if task == "custom":
+        return "float32, the values of each output by its name, shape (N, …)"
     if task == "regression":
         return "float32, the predicted numbers, shape (N, numbers)"
     if task == "binary":
