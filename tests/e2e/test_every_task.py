@@ -55,6 +55,7 @@ SEARCH = {
     "nsga2": ("search=nsga2", "search.max_trials=3", "search.population=2"),
     "pbt": ("search=pbt", "search.population=2", "search.interval=1"),
     "hyperband": ("search=hyperband", "search.factor=2"),
+    "asha": ("search=asha", "search.max_trials=3", "search.factor=2"),
     "own": ("search=own",),
 }
 EPOCHS = 2
