@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config import keras_names
 from mnist_sweep.config.checks import Strict
-from mnist_sweep.config.objective import AUTO
+from mnist_sweep.config.objective import AUTO, direction_of
 
 Kind = Literal["classification", "binary", "multilabel", "regression", "custom"]
 
@@ -44,6 +45,60 @@ TASKS: dict[Kind, Defaults] = {
     "regression": Defaults("mse", ("mae", "r2"), "val_mae min", "numbers", "numbers"),
     # The loss and the metrics that the user's model was compiled with, or those that fit each of its outputs.
     "custom": Defaults(None, None, "val_loss min", None, "anything"),
+}
+
+# Keras's losses and metrics of probabilities, without underscores, by how their names begin.
+_OF_PROBABILITIES = (
+    *(
+        "accuracy",
+        "acc",
+        "binary",
+        "categorical",
+        "sparse",
+        "topk",
+        "auc",
+        "precision",
+        "recall",
+        "f1",
+        "fbeta",
+        "true",
+    ),
+    *("false", "sensitivity", "specificity", "iou", "meaniou", "onehot", "kldivergence", "dice", "tversky"),
+)
+# Those of numbers whose ratio or variance matters.
+_OF_NUMBERS = ("r2score", "meanabsolutepercentageerror", "meansquaredlogarithmicerror")
+# Those of one probability for each class, and of one probability alone.
+_OF_CLASSES, _OF_ONE = ("categorical", "sparse", "topk", "onehotmeaniou", "onehotiou"), "binary"
+
+
+def misfit(name: str, kind: Kind) -> str:
+    """Returns why one of Keras's losses or metrics does not fit a task; "" if it does, or is the user's own.
+
+    Args:
+        name: As the config has it.
+        kind: The task.
+    """
+    known = keras_names.plain(name)
+    if ":" in name or kind == "custom":
+        return ""
+    if kind == "regression":
+        of = "compares classes, but task=regression predicts numbers" if known.startswith(_OF_PROBABILITIES) else ""
+        return of and f"{of}; write {_USUAL[kind]}"
+    if known in _OF_NUMBERS:
+        return f"compares numbers, but task={kind} predicts {TASKS[kind].about}; write {_USUAL[kind]}"
+    if kind == "classification" and known.startswith(_OF_ONE):
+        return f"is for one probability, but task={kind} has one for each class; write {_USUAL[kind]}"
+    if kind != "classification" and known.startswith(_OF_CLASSES):
+        return f"is for a probability of each class, but task={kind} predicts {TASKS[kind].about}; write {_USUAL[kind]}"
+    return ""
+
+
+# What to write instead.
+_USUAL: dict[Kind, str] = {
+    "classification": "accuracy, auc, f1_score or sparse_categorical_crossentropy",
+    "binary": "accuracy, auc, f1_score or binary_crossentropy",
+    "multilabel": "accuracy, auc, f1_score or binary_crossentropy",
+    "regression": "mae, rmse, r2, mse or huber",
 }
 
 
@@ -89,6 +144,13 @@ def _metrics_tag(value: Any) -> str:
     return "each" if isinstance(value, Mapping) else "one"
 
 
+def _flat(value: Any) -> list[Named]:
+    """Returns all losses or metrics of a config's value: one, a list, or those of each output by name."""
+    if isinstance(value, Mapping):
+        return [one for inner in value.values() for one in _flat(inner)]
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 _Loss = Annotated[
     Annotated[_Named | None, Tag("one")] | Annotated[dict[str, _Named], Tag("each")], Discriminator(_loss_tag)
 ]
@@ -124,6 +186,20 @@ class TaskConfig(Strict):
     def defaults(self) -> Defaults:
         """What fits the task; for `auto`, what fits classification."""
         return TASKS["classification" if self.kind == "auto" else self.kind]
+
+    @model_validator(mode="after")
+    def _fits(self) -> TaskConfig:
+        for key, what, value, known in (
+            ("loss", "loss", self.loss, keras_names.LOSSES),
+            ("metrics", "metric", self.metrics, keras_names.METRICS),
+        ):
+            for one in _flat(value):
+                if ":" not in one.name and keras_names.plain(one.name) not in map(keras_names.plain, known):
+                    like = did_you_mean(one.name, [*known, *keras_names.SHORT])
+                    raise ValueError(f".{key}={one.name}: Keras has no such {what}{like}")
+                if self.kind != "auto" and (why := misfit(one.name, self.kind)):
+                    raise ValueError(f".{key}={one.name}: {why}")
+        return self
 
     @model_validator(mode="after")
     def _one_output(self) -> TaskConfig:
@@ -186,9 +262,19 @@ def target_of(task: Any) -> Literal["classes", "labels", "numbers"] | None:
 
 
 def objective_of(written: str | list[str], task: Any) -> str | list[str]:
-    """Returns a config's objective; for `auto`, the usual one of its task, or of classification if that is unknown."""
-    kind = kind_of(task)
-    return TASKS["classification" if kind == "auto" else kind].objective if written == AUTO else written
+    """Returns a config's objective.
+
+    For `auto`, it is the usual one of its task, or of classification if that is unknown. If that is not logged, it is
+    the first of `task.metrics` whose better direction is known, or the loss.
+    """
+    if written != AUTO:
+        return written
+    kind, metrics = kind_of(task), logged_metrics(task)
+    usual = TASKS["classification" if kind == "auto" else kind].objective
+    if metrics is None or usual.split()[0].removeprefix("val_") in [*metrics, "loss"]:
+        return usual
+    known = ((name, direction_of(name)) for name in metrics)
+    return next((f"val_{name} {direction}" for name, direction in known if direction), "val_loss min")
 
 
 def logged_metrics(task: Any) -> Sequence[str] | None:

@@ -12,25 +12,12 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
+from mnist_sweep.config.keras_names import LOSSES, METRICS, plain
 from mnist_sweep.config.task import Named, TaskConfig
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import Target
 from mnist_sweep.training import user_code
 
-# Names of Keras's losses and metrics that are not their class's.
-_SHORT = {
-    "mse": "mean_squared_error",
-    "mae": "mean_absolute_error",
-    "mape": "mean_absolute_percentage_error",
-    "msle": "mean_squared_logarithmic_error",
-    "rmse": "root_mean_squared_error",
-    "r2": "r2_score",
-    "f1": "f1_score",
-    "fbeta": "f_beta_score",
-    "logcosh": "log_cosh",
-    "kld": "kl_divergence",
-    "bce": "binary_crossentropy",
-}
 _ACCURACY = ("accuracy", "acc")
 Scale = tuple[Array, Array]
 
@@ -148,10 +135,9 @@ def _metric(named: Named, task: TaskConfig, target: Target) -> keras.metrics.Met
         )
         return kind(name=named.logged, **named.arguments)
     extra: dict[str, Any] = {"name": named.logged}
-    short = _SHORT.get(named.name, named.name)
-    if _plain(short) == "auc" and task.kind == "multilabel":
+    if plain(named.name) == "auc" and task.kind == "multilabel":
         extra["multi_label"] = True
-    if _plain(short) in ("f1score", "fbetascore"):
+    if plain(named.name) in ("f1score", "fbetascore"):
         # One value for all classes, which has a curve; of a single column, Keras would take the largest of one value.
         extra |= {"average": "macro"} | ({} if task.kind == "classification" else {"threshold": 0.5})
     made = _made(named, "task.metrics", keras.metrics, keras.metrics.Metric, extra)
@@ -213,11 +199,7 @@ def classes_of(predicted: Array) -> Array:
 
 def _wants_one_hot(named: Named) -> bool:
     """Returns whether one of Keras's losses or metrics takes classes as one-hot rows instead of numbers."""
-    return ":" not in named.name and not _plain(named.name).startswith("sparse")
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+    return ":" not in named.name and not plain(named.name).startswith("sparse")
 
 
 def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, Any] | None = None) -> Any:
@@ -229,12 +211,11 @@ def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, A
         if found is None:
             raise UserError(f"{given}: {path} has no {attribute}")
     else:
-        wanted = _plain(_SHORT.get(named.name, named.name))
-        known = {_plain(name): value for name, value in vars(module).items() if _is_kind(value, base)}
+        wanted = plain(named.name)
+        known = {plain(name): value for name, value in vars(module).items() if _is_kind(value, base)}
         found = known.get(wanted)
         if found is None:
-            what = "metric" if module is keras.metrics else "loss"
-            names = [*_SHORT, *_ACCURACY, *(_snake(value.__name__) for value in known.values())]
+            what, names = ("metric", METRICS) if module is keras.metrics else ("loss", LOSSES)
             raise UserError(f"{given}: Keras has no such {what}{did_you_mean(named.name, names)}")
     try:
         if isinstance(found, type):
@@ -248,10 +229,6 @@ def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, A
 
 def _is_kind(value: Any, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value is not base
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
 class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
