@@ -50,7 +50,7 @@ def objective_of(kind: Kind) -> Objective:
     return Objective.parse(TASKS[kind].objective)
 
 
-@pytest.mark.parametrize("kind", list(TASKS))
+@pytest.mark.parametrize("kind", [kind for kind in TASKS if kind != "custom"])
 def test_each_task_learns_and_logs_what_fits_it(trial_config, tmp_path: Path, kind: Kind) -> None:
     from mnist_sweep.training import saved
     from mnist_sweep.training.fit import Trainer

@@ -73,6 +73,11 @@ class ModelRun:
             raise UserError(
                 f"{self.sweep}: its models take no images, which predict and serve need; export writes them as files"
             )
+        if "data.outputs" in self.run.data.tags:
+            raise UserError(
+                f"{self.sweep}: its models predict {self.run.data.tags['data.outputs']}, which predict and serve cannot "
+                "show; export writes them as files"
+            )
         height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
         return height, width, channels
 
