@@ -40,7 +40,7 @@ from mnist_sweep.data.dataset import Array, Dataset
 from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, outputs, saved, tasks, user_code
+from mnist_sweep.training import backends, checkpoint, costs, diagnostics, encoding, outputs, saved, tasks, user_code
 from mnist_sweep.training import model as models
 from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends import configure as configure
@@ -262,7 +262,8 @@ class Trainer:
         inputs: Mapping[str, Array] = test.inputs
         split = self._splits.for_model(self._splits.holdout(), config.model)
         if split.encoding is not None:
-            inputs = split.encoding.encode(inputs)
+            # As its own training rows, which may be those of a fold, are encoded.
+            inputs, model = encoding.taken_apart(model, inputs)
         rows = np.arange(len(test))
         on_device = {name: backends.to_device([np.asarray(x)]) for name, x in inputs.items()}
         weights = None if test.weights is None else backends.to_device([np.asarray(test.weights)])

@@ -75,8 +75,8 @@ class ModelRun:
             )
         if "data.outputs" in self.run.data.tags:
             raise UserError(
-                f"{self.sweep}: its models predict {self.run.data.tags['data.outputs']}, which predict and serve cannot "
-                "show; export writes them as files"
+                f"{self.sweep}: its models predict {self.run.data.tags['data.outputs']}, which predict and serve "
+                "cannot show; export writes them as files"
             )
         height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
         return height, width, channels
