@@ -52,7 +52,7 @@ _hidden_uris: dict[str, str] = {}
 _passwords: set[str] = set()
 _SHORTEST = 6
 # Characters of a part of a service's address that is a token for sure.
-_TOKEN = 12
+_SHORTEST_TOKEN = 12
 _WHOLE = re.compile(r"(?:[\w+.-]+://)?\*{3}\d*")
 _NUMBERED = re.compile(r"\*{3}\d+")
 
@@ -155,7 +155,7 @@ def hide_whole(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     hidden = _numbered(f"{scheme}://{HIDDEN}" if separator else HIDDEN, uri)
     remember(hidden, uri)
-    _passwords.update(part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= _TOKEN and "." not in part)
+    _passwords.update(part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= _SHORTEST_TOKEN and "." not in part)
     return hidden
 
 

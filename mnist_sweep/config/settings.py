@@ -17,10 +17,10 @@ from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.data_config import DataConfig, TableData, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
+from mnist_sweep.config.objective import AUTO, METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.shipped import SEARCHED, TRIAL_GROUPS
-from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
+from mnist_sweep.config.task import CLASSIFICATION, kind_of, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
@@ -268,8 +268,9 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 def _objectives(written: str | list[str], model: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Objective, ...]:
     written = objective_of(written, task)
     metrics = logged_metrics(task)
-    if model.get("hypermodel") is None and metrics is not None:
-        # What a hypermodel's model logs is known when it is built.
+    # What a user's model logs may be known only when it is built.
+    waits = model.get("hypermodel") is not None or (model.get("builder") is not None and kind_of(task) == AUTO)
+    if not waits and metrics is not None:
         of_task = [f"{prefix}{name}" for name in metrics for prefix in ("", "val_")]
         known = [*of_task, *METRICS, *SUMMARIES]
         for text in [written] if isinstance(written, str) else written:

@@ -65,12 +65,14 @@ class Evaluate:
         made_by: The user's `package.module:name` that built it, and whose layers it may use.
         digest: The SHA-256 of the file when it was written; empty if unknown.
         trained_for: The group `task` of its trial's config; empty in old sweeps.
+        config: The trial's config, for a model that computes its loss and metrics itself; empty for others.
     """
 
     model: str
     made_by: str | None = None
     digest: str = ""
     trained_for: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,15 @@ class Discover:
 
 @dataclass(frozen=True)
 class Check:
-    """Configs of trials, with a user's function that builds their models, to check before the first trial."""
+    """Configs of trials, with a user's function that builds their models, to check before the first trial.
+
+    Attributes:
+        configs: The configs.
+        objectives: The metrics that training must log.
+    """
 
     configs: tuple[dict[str, Any], ...]
+    objectives: tuple[str, ...] = ()
 
 
 Task = Train | Evaluate | Package | Discover | Check

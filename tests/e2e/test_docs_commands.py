@@ -39,6 +39,7 @@ NOT_RUN = {
     "make gpu": "needs a GPU; tests/benchmarks/test_gpu.py runs a part of it",
     "make chaos": "takes an hour; `make test-slow` runs a part of it",
     "make test-slow": "takes minutes",
+    "make task-table": "takes half an hour",
     "make test-jax": "installs packages into an environment of its own",
     "make bench": "takes more than an hour",
     "make stack": "runs until Ctrl-C; tests/e2e/test_stack_job.py uses what it starts",

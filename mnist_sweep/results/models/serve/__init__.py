@@ -115,6 +115,7 @@ def _found(
     champion = find_trial(what, trial, tracking_uri)
     champion.check_has_model()
     purpose = purpose_of(champion, folder)
+    purpose.check_shown(champion.sweep)
     profile = None if purpose.schema.image is None else profile_of(champion, folder)
     queue = candidates(champion)
     models = ServedModels(card(champion), purpose, profile, expected=min(len(queue), _MODELS))
