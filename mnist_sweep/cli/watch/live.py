@@ -127,6 +127,8 @@ class Live:
                 self._session += 1
                 objectives = check_settings(event.config).objectives
                 results = progress.state.results
+                # Those of this session are not known before a trial starts on them.
+                self._gone |= progress.state.slots
                 # The progress ranks by the first objective only.
                 self._ranking = Ranking(objectives, results.trials, results.outcomes)
                 self._ranked = self._version
@@ -193,7 +195,7 @@ class Live:
             "retrained": sum(n in results.outcomes for n in retraining),
             "retraining": bool(retraining),
             "running": len(state.open),
-            "slots": progress.slots,
+            "slots": len((state.slots - self._gone) | {start.slot for start in state.open.values() if start.slot}),
             "limit": state.most_slots,
             "paused": state.paused,
             "started": progress.started,

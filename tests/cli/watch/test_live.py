@@ -158,6 +158,19 @@ def test_a_session_that_searches_something_else_is_sent_as_a_whole(told: Told, c
     assert [row["n"] for row in message["trials"]] == [0]
 
 
+def test_slots_of_an_earlier_session_are_not_idle_in_this_one(told: Told, compose_config) -> None:
+    for number in range(2):
+        told.story.starts(number, f"cpu{number}")
+    assert told.next()["head"]["slots"] == 2
+    for number in range(2):
+        told.story.ends(number)
+    told.handle(SweepResumed(1001.0, compose_config("model.units=int(interval(1, 99))")))
+    told.story.starts(2, "cpu0")
+    message = told.next()
+    assert message["head"]["slots"] == 1
+    assert [one["name"] for one in message["slots"]] == ["cpu0"]
+
+
 def test_a_pareto_front_leads_the_leaderboard(tmp_path: Path, compose_config) -> None:
     config = compose_config("search=random", "objective=[val_accuracy max,parameters min]", "model.units=16,64")
     told = Told(tmp_path, config)
