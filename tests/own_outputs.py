@@ -112,6 +112,18 @@ def adds_a_loss(config, shape, classes):
     return model
 
 
+def of_table(config, shape, classes):
+    inputs = (
+        {name: keras.Input(one, name=name) for name, one in shape.items()}
+        if isinstance(shape, dict)
+        else keras.Input(shape)
+    )
+    joined = layers.Concatenate()(list(inputs.values())) if isinstance(shape, dict) else inputs
+    model = keras.Model(inputs, layers.Dense(classes, activation="softmax")(joined))
+    model.compile(loss=keras.losses.CategoricalFocalCrossentropy(), metrics=["accuracy"])
+    return model
+
+
 @keras.saving.register_keras_serializable("own_outputs")
 class TwoHeads(keras.Model):
     """A subclass without a step of its own."""

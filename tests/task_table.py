@@ -47,7 +47,7 @@ NOTES: dict[tuple[str, str], str] = {
     (
         "search=gp",
         task,
-    ): "Needs PyTorch (`pip install 'mnist_sweep[gp]'`), which the machine that made this table lacks."
+    ): "Needs PyTorch (the extra `gp`), which the machine that made this table lacks."
     for task in TASKS
 }
 _BEGIN, _END = "<!-- made by make task-table -->", "<!-- end -->"

@@ -113,6 +113,24 @@ def test_a_model_of_any_shape_and_loss_is_trained_and_tested(
 
 
 @pytest.mark.slow
+def test_a_model_with_its_own_loss_is_tested_on_a_table_as_its_fold_encodes_it(trial_config, tmp_path: Path) -> None:
+    from example_tables import loaded, mixed
+
+    from mnist_sweep.data.dataset import with_test
+    from mnist_sweep.training import saved
+    from mnist_sweep.training.fit import Trainer
+
+    frame = mixed(200)[["age", "income", "member", "bought"]]
+    trainer = Trainer(dataset := split(with_test(loaded(frame, tmp_path, target="bought"), 0.2), 0.2, seed=1))
+    config = trial_config(*_SHORT, "model.builder=own_outputs:of_table")
+    outcome, _ = train(trainer, config, tmp_path / "trial", objective=LOSS, fold=(1, 2))
+    metrics, confusion = trainer.test(tmp_path / "trial" / "model.h5", outcome.digest, config.task, config)
+    predicted = saved.predict(saved.load(tmp_path / "trial" / "model.h5"), dataset.test.inputs).argmax(axis=1)
+    assert metrics["test_accuracy"] == pytest.approx((predicted == dataset.test.targets).mean())
+    assert np.trace(confusion) == (predicted == dataset.test.targets).sum()
+
+
+@pytest.mark.slow
 def test_rows_count_as_much_as_their_weights_at_every_pixel(trial_config, tmp_path: Path) -> None:
     from dataclasses import replace
 
