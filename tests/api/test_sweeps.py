@@ -15,6 +15,7 @@ from watching import Story
 
 import mnist_sweep
 from mnist_sweep.api import sweeps
+from mnist_sweep.common import secrets
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver import task_choice
 from mnist_sweep.driver.steering import Answer
@@ -207,6 +208,7 @@ def test_this_process_keeps_none_of_the_arrays(driver):
 
 
 def test_the_addresses_of_services_reach_the_driver_and_no_file(driver, monkeypatch):
+    monkeypatch.setattr(secrets, "_hidden_uris", {})
     monkeypatch.setenv("HOOK", "json://from-the-environment")
     s = mnist_sweep.sweep("notify=[slack://HUSH/HUSH,'${oc.env:HOOK}']", name="mine")
     job = driver.jobs[0]
