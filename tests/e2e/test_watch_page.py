@@ -162,6 +162,8 @@ def test_a_sweep_that_trains_is_changed_on_its_page(browser, work: Path, digits:
             page.click("#sweeps a")
             page.wait_for_selector("#running [data-trial='0'] .stop")
             page.wait_for_selector("#slots .slot >> text=trial 0, epoch")
+            # What they use is measured.
+            page.wait_for_selector("#slots .use:visible")
             page.click("#running [data-trial='0'] .stop")
             page.click("#running [data-trial='0'] .stop.sure")
             page.click("#open-add")
