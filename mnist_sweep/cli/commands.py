@@ -58,6 +58,7 @@ def _resume(given: list[str]) -> int:
     parser.add_argument("--retry-failed", action="store_true", help=failed)
     parser.add_store()
     options = parser.parse_intermixed_args(given)
+    from mnist_sweep.config import services
     from mnist_sweep.driver import resume
 
     changes = [text for text in options.given if "=" in text and not Path(text).exists()]
@@ -65,11 +66,9 @@ def _resume(given: list[str]) -> int:
     _refuse_keys("resume", sweeps)
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    for text in changes:
-        hide(text.partition("=")[2])
     return resume.resume(
         next(iter(sweeps), None),
-        changes,
+        [services.kept(text) for text in changes],
         _console(),
         other_versions=options.other_versions,
         retry_failed=options.retry_failed,
@@ -104,6 +103,26 @@ slots NUMBER       use so many slots; the process of another one ends when its t
         parser.error(f"{' '.join(words)}: write one of {', '.join(steering.WISHES)} after the sweep")
     print(steering.steer(sweep, rest[0], rest[1:]).text)
     return 0
+
+
+def _watch(given: list[str]) -> int:
+    from mnist_sweep.cli import watch
+
+    parser = _Parser("watch", "Serves a page on which to follow sweeps, and to change those that run, until Ctrl-C.")
+    which = (
+        f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
+    )
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=which)
+    parser.add_address(watch.HOST, watch.PORT)
+    token = (
+        "the token in the page's link, without which it can change nothing, and be read on this machine only (default: "
+        "the variable MNIST_SWEEP_TOKEN, or a new one)"
+    )
+    parser.add_argument("--token", help=token)
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    options = parser.parse_args(given)
+    _refuse_keys("watch", options.sweeps)
+    return watch.watch(options.sweeps, options.host, options.port, options.token, open_browser=options.open)
 
 
 def _sync(given: list[str]) -> int:
@@ -421,6 +440,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
     "show-data": _show_data,
     "resume": _resume,
+    "watch": _watch,
     "steer": _steer,
     "sync": _sync,
     "report": _report,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from mnist_sweep.data.schema import ONLY, Input, InputKind, Schema, TargetKind
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-# `x_train`, `x_train_NAME`, `y_train`, `w_train`; and the same for the other parts.
-_NAME = re.compile(r"(?:(x)_(train|val|test)(?:_(\w+))?|([yw])_(train|val|test))")
+# `x_train`, `x_train_NAME`, `y_train`, `y_train_NAME`, `w_train`; and the same for the other parts.
+_NAME = re.compile(r"(?:([xy])_(train|val|test)(?:_(\w+))?|(w)_(train|val|test))")
 _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 _WHITE_16 = 65535
 
@@ -53,12 +53,15 @@ def load(given: str, wanted: TargetKind | None) -> LoadedData:
 def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
     with images.open_npz(path, where) as archive:
         known = [name for name in archive.names if _NAME.fullmatch(name)]
-        inputs = _inputs(known)
+        inputs, outputs = _inputs(known), _outputs(known)
         for part in _PARTS:
             used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
             missing = [
                 name
-                for name in (*(array_name(part, one) for one in inputs or [ONLY]), f"y_{part}")
+                for name in (
+                    *(array_name(part, one) for one in inputs or [ONLY]),
+                    *(target_name(part, one) for one in outputs or [""]),
+                )
                 if name not in known
             ]
             if used and missing:
@@ -69,6 +72,11 @@ def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
             raise UserError(
                 f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
             )
+        if "" in outputs and len(outputs) > 1:
+            other = next(name for name in outputs if name)
+            raise UserError(
+                f"{where}: has both y_train and y_train_{other}; give each of several outputs a name: y_train_mask"
+            )
         # The headers are checked before gigabytes are read.
         _check_headers(where, {name: archive.header(name) for name in known})
         others = [name for name in archive.names if name not in known]
@@ -76,13 +84,27 @@ def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
         return archive.read(known, images.COPIES), [note] if others else []
 
 
-_CALLED = "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs"
+_CALLED = (
+    "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs and "
+    "y_train_NAME for several outputs"
+)
 
 
 def _inputs(names: Sequence[str]) -> list[str]:
     """Returns the names of the inputs in any part, in the order of the arrays; the only one is `x`."""
-    found = [match[3] or ONLY for name in names if (match := _NAME.fullmatch(name)) and match[1]]
+    found = [match[3] or ONLY for name in names if (match := _NAME.fullmatch(name)) and match[1] == "x"]
     return list(dict.fromkeys(found))
+
+
+def _outputs(names: Iterable[str]) -> list[str]:
+    """Returns the names of the outputs in any part, in the order of the arrays; the only one is ""."""
+    found = [match[3] or "" for name in names if (match := _NAME.fullmatch(name)) and match[1] == "y"]
+    return list(dict.fromkeys(found))
+
+
+def target_name(part: str, output: str) -> str:
+    """Returns the name of a part's array of targets: `y_train`, or `y_train_NAME` for one of several outputs."""
+    return f"y_{part}_{output}" if output else f"y_{part}"
 
 
 def _part(name: str) -> str:
@@ -91,8 +113,9 @@ def _part(name: str) -> str:
 
 def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
     """Checks shapes and types, without any values."""
+    output = (_outputs(arrays) or [""])[0]
     for name, array in arrays.items():
-        labels = f"y_{_part(name)}"
+        labels = target_name(_part(name), output)
         if name.startswith("x_"):
             if len(array.shape) == 0 or 0 in array.shape:
                 raise UserError(
@@ -125,7 +148,8 @@ def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
 
 def _checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, notes: list[str]) -> LoadedData:
     _check_headers(where, arrays)
-    parts = [part for part in _PARTS if f"y_{part}" in arrays]
+    outputs = _outputs(arrays)
+    parts = [part for part in _PARTS if target_name(part, outputs[0]) in arrays]
     inputs: dict[str, Input] = {}
     for name in _inputs(list(arrays)):
         of_parts = {array_name(part, name): arrays.pop(array_name(part, name)) for part in parts}
@@ -133,11 +157,14 @@ def _checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, 
         arrays |= read
         notes += told
         inputs[name] = Input(kind, read[array_name("train", name)].shape[1:])
-    y, target, told = targets.read({f"y_{part}": arrays[f"y_{part}"] for part in parts}, where, wanted)
+    of_outputs = {one: {name: arrays[name] for part in parts if (name := target_name(part, one))} for one in outputs}
+    y, target, told = targets.read_outputs(of_outputs, where, wanted)
     notes += told
     weights = {part: _weights(arrays, part, where) for part in parts}
     rows = {
-        part: Rows({name: arrays[array_name(part, name)] for name in inputs}, y[f"y_{part}"], weights[part])
+        part: Rows(
+            {name: arrays[array_name(part, name)] for name in inputs}, y[target_name(part, outputs[0])], weights[part]
+        )
         for part in parts
     }
     if "val" in rows:

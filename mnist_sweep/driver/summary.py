@@ -286,7 +286,7 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _next_commands(sweep: str, single_of: str | None, retrains: str, attempt: str) -> dict[str, str]:
+def _next_commands(sweep: str, single_of: str | None, retrains: str, attempt: str | None) -> dict[str, str]:
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
     if retrains:
@@ -297,7 +297,7 @@ def _next_commands(sweep: str, single_of: str | None, retrains: str, attempt: st
     return {
         f"ui {sweep}": f"its {'runs, charts and models' if single_of is None else 'charts and model'} in MLflow",
         **compare,
-        f"serve {sweep}": f"{attempt} and see what the {model} predicts",
+        **({f"serve {sweep}": f"{attempt} and see what the {model} predicts"} if attempt else {}),
         f"export {sweep} --to exported": f"the {model} as files",
     }
 

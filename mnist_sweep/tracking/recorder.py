@@ -56,7 +56,7 @@ from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, identity, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.files import Files
-from mnist_sweep.tracking.names import tagged
+from mnist_sweep.tracking.names import SYSTEM, tagged
 from mnist_sweep.tracking.tags import (
     EXECUTION,
     NESTED,
@@ -101,6 +101,17 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 CURVES_FILE = "learning_curves.png"
+
+
+@dataclass(frozen=True)
+class Measured(Event):
+    """What the slot of a trial uses, by MLflow's names. Not in the journal, as no result depends on it."""
+
+    kind = "measured"
+    trial: int
+    metrics: Mapping[str, float]
+
+
 # MLflow silently cuts longer tags.
 _LONGEST_TAG = 8000
 
@@ -274,6 +285,9 @@ class Recorder:
             self._write.discard()
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Measured):
+            self._measured(event)
+            return
         versions, tested = self._state.versions, self._state.tested
         self._state.handle(event)
         number = event.trial.number if isinstance(event, TrialStarted) else getattr(event, "trial", None)
@@ -620,6 +634,13 @@ class Recorder:
         retries = self._retries.get(number, 0)
         return {TAG_RETRIED: str(retries)} if retries else {}
 
+    def _measured(self, event: Measured) -> None:
+        if event.trial in self._runs and not self._done(event.trial):
+            metrics = {f"{SYSTEM}{name}": value for name, value in event.metrics.items()}
+            # MLflow draws them over the time; a step must only be another one each time.
+            step = max(0, int(event.time - self._state.started.time)) if self._state.started is not None else 0
+            self._write.metrics(self._runs[event.trial], metrics, step, event.time)
+
     def _epoch_ended(self, event: EpochEnded) -> None:
         if not self._done(event.trial):
             run = self._runs[event.trial]
@@ -888,8 +909,8 @@ class Recorder:
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a sweep's config without the store."""
-    return {key: value for key, value in config.items() if key != "tracking"}
+    """Returns a sweep's config without the store, and without the services that get its messages."""
+    return {key: value for key, value in config.items() if key not in ("tracking", "notify")}
 
 
 def _params(execution: Execution) -> dict[str, int | None]:

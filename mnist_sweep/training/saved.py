@@ -78,6 +78,42 @@ def predict(model: keras.Model, inputs: Array | Mapping[str, Array]) -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
+def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the predictions of each output by its name; those of a single output are called `predictions`.
+
+    Args:
+        model: A model.
+        inputs: As for `predict`.
+    """
+    if not has_several_outputs(model):
+        return {"predictions": predict(model, inputs)}
+    names = names_of(model)
+    named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
+    parts: list[list[Array]] = []
+    for start in range(0, len(next(iter(named.values()))), _BATCH):
+        batch = {name: _given(array[start : start + _BATCH]) for name, array in named.items()}
+        parts.append([np.asarray(one) for one in keras.tree.flatten(model(batch.get(ONLY, batch), training=False))])
+    columns = [np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True)]
+    return {f"predictions_{name}": column for name, column in zip(names, columns, strict=True)}
+
+
+def has_several_outputs(model: keras.Model) -> bool:
+    """Returns whether a functional or Sequential model returns a dict or a list, not one tensor."""
+    return not isinstance(model, keras.Sequential) and isinstance(model.output, Mapping | list | tuple)
+
+
+def with_named_outputs(model: keras.Model) -> keras.Model:
+    """Returns a model that returns a dict of its outputs by name if there are several; else the model itself."""
+    if not has_several_outputs(model):
+        return model
+    return keras.Model(model.input, dict(zip(names_of(model), keras.tree.flatten(model.output), strict=True)))
+
+
+def names_of(model: keras.Model) -> list[str]:
+    """Returns the names of a model's outputs, in the order of `keras.tree.flatten`."""
+    return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
+
+
 def _given(array: Array) -> Array:
     return to_float(array) if array.dtype.kind in "uf" else array
 

@@ -59,6 +59,7 @@ class Split:
         split = replace(self, targets=tasks.as_column(task, self.targets))
         if task.class_weight is None:
             return split
+        assert self.schema.target.kind == "classes"
         labels = np.asarray(self.targets).reshape(-1).astype(np.int64)
         of_class = _class_weights(task, self.schema, labels[self.training])
         weights = of_class[labels] * (1 if self.weights is None else np.asarray(self.weights))

@@ -129,7 +129,7 @@ def test_the_parent_run_has_the_whole_config_and_the_space(told, logged):
     assert params["space.model.units"] == "choice(16, 64)"
     assert params["model.units"] == "choice(16,64)"
     assert params["search.max_trials"] == "20"
-    shared = {key: value for key, value in told.config.items() if key != "tracking"}
+    shared = {key: value for key, value in told.config.items() if key not in ("tracking", "notify")}
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml")) == shared
     assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
 
@@ -851,3 +851,25 @@ def test_what_users_changed_is_in_the_tags_and_the_description(make_story):
     assert TAG_ADDED_BY not in trials[0].data.tags
     before = Logged(story.uri).everything()
     assert story.replay().everything() == before
+
+
+def test_what_a_slot_uses_is_among_the_system_metrics_of_its_trial_and_in_no_table(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    story.tracker.measured(0, {"cpu_utilization_percentage": 75.0, "gpu_0_power_usage_watts": 300.5}, story.now + 5)
+    story.ends(0, 0.5)
+    # Of a trial that MLflow does not know.
+    story.tracker.measured(9, {"cpu_utilization_percentage": 1.0}, story.now)
+    story.ended()
+    logged = story.logged()
+    found = logged.trials[0].data.metrics
+    assert {name: value for name, value in found.items() if name.startswith("system/")} == {
+        "system/cpu_utilization_percentage": 75.0,
+        "system/gpu_0_power_usage_watts": 300.5,
+    }
+    frame = load_runs(SWEEP, tracking_uri=story.uri)
+    assert not [column for column in frame.columns if "system" in column]
+    assert frame["epochs"].tolist() == [1]
+    assert str(story.tracker.refusals) == ""

@@ -121,6 +121,8 @@ def _manifest(model: ModelRun, purpose: Purpose, config: dict[str, Any], checked
 
 def _target(purpose: Purpose) -> dict[str, Any]:
     """What the model predicts: its classes, labels or numbers in the order of its outputs, and their units."""
+    if purpose.target.kind in ("array", "several"):
+        return {"task": purpose.task, "outputs": purpose.target.about}
     found: dict[str, Any] = {"task": purpose.task, purpose.target.kind: purpose.names}
     if purpose.column:
         found["column"] = purpose.column
@@ -130,6 +132,8 @@ def _target(purpose: Purpose) -> dict[str, Any]:
 
 
 def _output(purpose: Purpose) -> str:
+    if purpose.task == "custom":
+        return "float32, the values of each output by its name, shape (N, …)"
     names, size = purpose.names, purpose.target.size
     if purpose.target.kind == "numbers":
         return f"float32, {_listed(names)}, in the units of the training data, shape (N, {size})"

@@ -114,6 +114,7 @@ def predict(
         model = find_trial(what, trial, tracking_uri)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         purpose = purpose_of(model, folder)
+        purpose.check_shown(model.sweep)
         if purpose.schema.image is None or decoder is None:
             if seen is not None:
                 raise UserError(f"--save-input={seen}: is for pictures, not for tables and arrays")

@@ -60,6 +60,18 @@ class Purpose:
             return ["value"] if self.target.size == 1 else [f"value {i}" for i in range(self.target.size)]
         return [str(i) for i in range(self.target.size)]
 
+    def check_shown(self, sweep: str) -> None:
+        """Checks that `answers` can say what the model of a sweep predicts.
+
+        Raises:
+            UserError: It has several outputs.
+        """
+        if self.target.kind == "several":
+            raise UserError(
+                f"{sweep}: its models predict {self.target.about}, which predict and serve cannot show; export writes "
+                "them as files"
+            )
+
     def probabilities(self, predicted: Array) -> Array:
         """Returns the probability of each class, (N, classes), of predictions that may have only the second one's."""
         if self.target.kind == "classes" and predicted.shape[1] == 1:
@@ -158,7 +170,7 @@ def purpose_of(run: ModelRun, folder: Path) -> Purpose:
     column, resize = data.get("target"), data.get("resize") if data.get("name") == "folder" else None
     return Purpose(
         schema,
-        _TASKS[schema.target.kind] if task == "auto" else task,
+        _TASKS.get(schema.target.kind, "custom") if task == "auto" else task,
         str(column) if isinstance(column, str) and schema.target.kind == "classes" else "",
         resize if resize in ("crop", "pad", "stretch") else None,
         _inputs(sample, schema),

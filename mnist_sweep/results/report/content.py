@@ -213,7 +213,8 @@ def _commands(
         found.append((f"export {which} --to exported", "write its model to a folder"))
         about = {key.removeprefix("data."): value for key, value in tags.items()}
         rows = "images" if "image" in about else "rows"
-        found.append((f"serve {which}", f"{how_to_try(about)} and see what it predicts"))
+        if (attempt := how_to_try(about)) is not None:
+            found.append((f"serve {which}", f"{attempt} and see what it predicts"))
         if about.get(f"validation_{rows}") != "0":
             found.append((f"retrain {which} data.validation_split=0", f"train it once more, on all training {rows}"))
     found.append((f"ui {sweep}", f"see {'the run' if single else 'every run'} in MLflow"))

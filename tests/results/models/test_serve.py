@@ -31,8 +31,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_sweep.common import ports
+from mnist_sweep.common import connections, ports
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.web import server_of
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.data.schema import Column, Input, Schema, Target, of_images
@@ -40,7 +41,7 @@ from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.models.preprocessing import prepare
 from mnist_sweep.results.models.purpose import Purpose
-from mnist_sweep.results.models.serve import app, connections, image_decoders, served_models, server_of
+from mnist_sweep.results.models.serve import app, image_decoders, served_models
 from mnist_sweep.results.models.serve.app import make_app
 from mnist_sweep.results.models.serve.served_models import (
     Candidate,

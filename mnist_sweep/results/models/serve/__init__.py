@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import secrets
 import socket
 import sys
 import tempfile
@@ -17,19 +15,12 @@ from typing import TYPE_CHECKING
 
 from mnist_sweep.common import ports, termination
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import TOKEN_VARIABLE, access_token
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
-    from starlette.types import ASGIApp
-
     from mnist_sweep.results.models.image_decoder import ImageDecoder
     from mnist_sweep.results.models.serve.served_models import ServedModels
 
-TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
-# Characters that a header can carry. A shorter token can be guessed.
-_TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 _MODELS = 5
 # What users do on the page, by what the models take.
 _DO = {"drawing": "Draw", "picture": "Open pictures", "form": "Fill in the form", "arrays": "Send rows"}
@@ -60,11 +51,7 @@ def serve(
     """
     # More threads are not faster on images this small, and take three times the CPU time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Removed from the environment, as no child process needs it.
-    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
-    given = from_variable if token is None else token
-    generated = given == "auto"
-    wanted = secrets.token_urlsafe(24) if generated else _checked(given)
+    wanted, generated = access_token(token)
     ended = termination.raise_on_signals()
     loading: threading.Thread | None = None
     with (
@@ -79,6 +66,7 @@ def serve(
                 f"{TOKEN_VARIABLE}; auto generates one"
             )
         # This import takes seconds. An error about the port comes before.
+        from mnist_sweep.common.web import server_of
         from mnist_sweep.results.models.serve.app import make_app
 
         models, load = _found(what, trial, tracking_uri, Path(folder))
@@ -127,19 +115,11 @@ def _found(
     champion = find_trial(what, trial, tracking_uri)
     champion.check_has_model()
     purpose = purpose_of(champion, folder)
+    purpose.check_shown(champion.sweep)
     profile = None if purpose.schema.image is None else profile_of(champion, folder)
     queue = candidates(champion)
     models = ServedModels(card(champion), purpose, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
-
-
-def _checked(token: str) -> str:
-    if token and not _TOKEN.fullmatch(token):
-        # The token is not printed, as the output may be kept somewhere.
-        raise UserError(
-            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
-        )
-    return token
 
 
 @contextlib.contextmanager
@@ -153,27 +133,3 @@ def image_decoders(seconds: float = _SECONDS_PER_IMAGE) -> Iterator[list[ImageDe
 
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(ImageDecoder(seconds)) for _ in range(_AT_A_TIME)]
-
-
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Makes a server that prints nothing, and ends at once without waiting for clients."""
-    import uvicorn
-
-    from mnist_sweep.results.models.serve.connections import LimitedProtocol
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            termination.end_in_time()
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    return Server(config)
