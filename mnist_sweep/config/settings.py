@@ -15,7 +15,7 @@ from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.augment import NONE as NO_AUGMENTATION
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
-from mnist_sweep.config.data_config import DataConfig, TableData, check_data
+from mnist_sweep.config.data_config import Columns, DataConfig, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -206,7 +206,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
     )
-    if settings.validation == "kfold" and isinstance(settings.data, TableData) and settings.data.time is not None:
+    if settings.validation == "kfold" and isinstance(settings.data, Columns) and settings.data.time is not None:
         raise UserError(
             f"validation=kfold: would train on rows that are later than those to validate on, as data.time="
             f"{settings.data.time} orders them; write validation=holdout"
@@ -301,6 +301,7 @@ FREE_TEXTS = {
     "description",
     "objective",
     "data.path",
+    "data.loader",
     "data.target",
     "data.features",
     "data.drop",
