@@ -140,7 +140,9 @@ def check_data(raw: Mapping[str, Any]) -> DataConfig:
         raise UserError(f"data.name={as_written(name)}: no such data{did_you_mean(str(name), DATA)}")
     kind = DATA[name]
     if kind is LoaderData and raw.get("path") is not None:
-        raise UserError(f"data.path={as_written(raw['path'])}: is not used; give it to the function as +data.arguments.path=…")
+        raise UserError(
+            f"data.path={as_written(raw['path'])}: is not used; give it to the function as +data.arguments.path=…"
+        )
     if kind is LoaderData and raw.get("loader") is None:
         raise UserError("data.loader=null: data=loader needs data.loader=package.module:function")
     if issubclass(kind, OwnData) and kind is not LoaderData and raw.get("path") is None:

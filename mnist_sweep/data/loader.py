@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 _LOOK = 0.1
 # Seconds after which a terminal shows how far it is.
 _SHOWN_AFTER = 2.0
-_DEBUG = "HYDRA_FULL_ERROR"
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,10 @@ class Job:
     loader: str
     options: Mapping[str, Any]
     wanted: TargetKind | None
+
+
+class _LoaderError(Exception):
+    """What the process of a function has printed."""
 
 
 def load(options: Mapping[str, Any], wanted: TargetKind | None, code: Path | None = None) -> LoadedData:
@@ -86,8 +89,6 @@ def _run(job: Job, folder: Path, code: Path | None) -> None:
     finally:
         process.kill()
         process.wait()
-        if os.environ.get(_DEBUG) == "1":
-            print(_text(folder / _OUTPUT), file=sys.stderr, end="")
     if not (folder / _ANSWER).exists():
         lines = _text(folder / _OUTPUT).strip().splitlines()
         code_ = process.returncode
@@ -171,7 +172,8 @@ def _answer(folder: Path, answer: dict[str, Any]) -> None:
 def _read(job: Job, folder: Path) -> LoadedData:
     answer = json.loads((folder / _ANSWER).read_text())
     if "error" in answer:
-        raise UserError(answer["error"])
+        # With the process's own traceback, for --debug.
+        raise UserError(answer["error"]) from _LoaderError(_text(folder / _OUTPUT))
     schema = Schema.from_json(answer["schema"])
     rows = {part: open_rows(folder, schema, part) for part in _PARTS if part in answer["parts"]}
     groups = folder / _GROUPS

@@ -83,7 +83,7 @@ def takes_batch_size(function: Function, arguments: Mapping[str, Any]) -> bool:
         return False
 
 
-def call(function: Function, loader: str, arguments: Mapping[str, Any], batch_size: int, seed: int) -> Any:
+def call(function: Function, loader: str, arguments: Mapping[str, Any], batch_size: int) -> Any:
     """Calls a user's function.
 
     Args:
@@ -91,14 +91,12 @@ def call(function: Function, loader: str, arguments: Mapping[str, Any], batch_si
         loader: Its name, for messages.
         arguments: Its keyword arguments.
         batch_size: What it gets for `batch_size`, if it has such a parameter.
-        seed: The seed of Python's, NumPy's and Keras's random numbers.
 
     Raises:
         UserError: It does not take these arguments, or raises an error.
     """
     given = {**arguments, **({_BATCH_SIZE: batch_size} if takes_batch_size(function, arguments) else {})}
     _check_arguments(function, loader, given)
-    _seed(seed)
     try:
         return function(**given)
     except SystemExit as error:
@@ -124,7 +122,9 @@ def _check_arguments(function: Function, loader: str, given: Mapping[str, Any]) 
     if not any(one.kind is one.VAR_KEYWORD for one in parameters):
         for name in given:
             if name not in known:
-                raise UserError(f"data.arguments.{name}: {setting(loader)} has no parameter {name}{did_you_mean(name, known)}")
+                raise UserError(
+                    f"data.arguments.{name}: {setting(loader)} has no parameter {name}{did_you_mean(name, known)}"
+                )
     for one in parameters:
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) or one.default is not one.empty or one.name in given:
             continue
@@ -133,12 +133,13 @@ def _check_arguments(function: Function, loader: str, given: Mapping[str, Any]) 
         raise UserError(f"{setting(loader)}: needs the argument {one.name}; write +data.arguments.{one.name}=…")
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
+def seed(number: int) -> None:
+    """Seeds the random numbers of Python, NumPy, Keras and PyTorch, of those that are imported."""
+    random.seed(number)
+    np.random.seed(number)
     if (keras := sys.modules.get("keras")) is not None:
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(number)
     elif (tensorflow := sys.modules.get("tensorflow")) is not None:
-        tensorflow.random.set_seed(seed)
+        tensorflow.random.set_seed(number)
     if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
+        torch.manual_seed(number)

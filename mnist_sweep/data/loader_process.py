@@ -1,4 +1,7 @@
-"""Calls a user's function that returns data: `python -m mnist_sweep.data.loader_process FOLDER`, started by `loader.py`."""
+"""Calls a user's function that returns data: `python -m mnist_sweep.data.loader_process FOLDER`.
+
+`loader.py` starts it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def main(folder: Path) -> None:
     except UserError as error:
         loader.refuse(folder, error)
     except MemoryError:
-        loader.refuse(folder, UserError(f"{loader_function.setting(job.loader)}: needs more memory than this machine has"))
+        loader.refuse(
+            folder, UserError(f"{loader_function.setting(job.loader)}: needs more memory than this machine has")
+        )
     except OSError as error:
         loader.refuse(folder, UserError(f"{loader_function.setting(job.loader)}: {kind_and_line(error)}"))
     sys.stdout.flush()
@@ -40,7 +45,9 @@ def _load(job: Job, folder: Path) -> LoadedData:
     function = loader_function.find(job.loader, loader_function.plain_import)
     arguments = job.options["arguments"]
     where = loader_function.setting(job.loader)
-    value = loader_function.call(function, job.loader, arguments, _BATCH_SIZE, seed=0)
+    # So that a function that draws rows at random draws the same ones each time.
+    loader_function.seed(0)
+    value = loader_function.call(function, job.loader, arguments, _BATCH_SIZE)
     parts = returned.streams(value, where)
     if parts is None:
         return returned.load(value, where, job.options, job.wanted)

@@ -41,13 +41,15 @@ def streams(value: Any, where: str) -> dict[PartName, Source] | None:
         UserError: There is no part to train on, or none to validate on.
     """
     if stream.kind_of(value) is not None:
-        raise UserError(f"{where} returned one {_kind(value)}, without a validation part; return (train, validation)")
+        raise UserError(f"{where} returned a stream without a validation part; return (train, validation)")
     given = _parts(value, ("train", "val", "test"), where)
     if given is None or not any(stream.kind_of(one) is not None for one in given.values()):
         return None
     for part, one in given.items():
         if stream.kind_of(one) is None:
-            raise UserError(f"{where} returned {_a(one)} as its {_SPELT[part]} part; return {stream.CALLED} for all parts")
+            raise UserError(
+                f"{where} returned {_a(one)} as its {_SPELT[part]} part; return {stream.CALLED} for all parts"
+            )
     for part in ("train", "val"):
         if part not in given:
             raise UserError(f"{where} returned a stream without a {_SPELT[part]} part; return (train, validation)")
@@ -146,7 +148,9 @@ def _of_arrays(
 ) -> LoadedData:
     for key in ("target", "features", "drop", "categories", "text", "group", "time"):
         if options.get(key):
-            raise UserError(f"data.{key}={options[key]}: names a column, but {where} returned arrays, not a pandas frame")
+            raise UserError(
+                f"data.{key}={options[key]}: names a column, but {where} returned arrays, not a pandas frame"
+            )
     return replace(npz.checked("", where, arrays, wanted, notes), name="", source="")
 
 
@@ -186,7 +190,9 @@ def _of_frames(
         raise UserError(f"data.target={given}: {where} returned the targets apart from the columns; remove this key")
     if not targets and not given:
         names = one_line(", ".join(frames["train"].rows.columns[:_SHOWN]), 200)
-        raise UserError(f"data.target=null: {where} returned a pandas frame; name the column to predict (it has {names} …)")
+        raise UserError(
+            f"data.target=null: {where} returned a pandas frame; name the column to predict (it has {names} …)"
+        )
     return table.from_frames(frames, table.Options.of({**options, "target": targets or given}), wanted)
 
 

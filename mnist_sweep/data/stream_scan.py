@@ -105,7 +105,9 @@ def scan(
     names = list(read["train"].first[0])
     for part, one in read.items():
         if list(one.first[0]) != names:
-            raise UserError(f"{where}: its {_SPELT[part]} part has the inputs {', '.join(one.first[0])}, not {', '.join(names)}")
+            raise UserError(
+                f"{where}: its {_SPELT[part]} part has the inputs {', '.join(one.first[0])}, not {', '.join(names)}"
+            )
     inputs, forms, notes = dict[str, Input](), dict[str, Form](), list[str]()
     kept: dict[PartName, dict[str, Array]] = {part: {} for part in read}
     for name in names:
@@ -133,10 +135,19 @@ def scan(
         forms,
         **_details(read["train"], found["train"], target),
     )
-    rows = {part: Rows(kept[part], found[part][: len(one.first[1])], _weights(one.first[2])) for part, one in read.items()}
+    rows = {
+        part: Rows(kept[part], found[part][: len(one.first[1])], _weights(one.first[2])) for part, one in read.items()
+    }
     schema = Schema(inputs, target)
     return LoadedData(
-        "", "", schema, rows["train"], rows.get("test"), rows["val"], notes=(*_first_notes(parts, about), *notes), stream=about
+        "",
+        "",
+        schema,
+        rows["train"],
+        rows.get("test"),
+        rows["val"],
+        notes=(*_first_notes(parts, about), *notes),
+        stream=about,
     )
 
 
@@ -290,7 +301,9 @@ def _given_classes(
             continue
         wrong = array.ndim != 1 or array.dtype.kind not in "buif" or (array != np.floor(array)).any()
         if wrong or array.min() < 0 or array.max() >= size:
-            given = "" if array.ndim != 1 or array.dtype.kind not in "buif" else f" from {array.min():g} to {array.max():g}"
+            given = (
+                "" if array.ndim != 1 or array.dtype.kind not in "buif" else f" from {array.min():g} to {array.max():g}"
+            )
             raise UserError(
                 f"data.classes={size}: the {_SPELT[part]} targets are {array.dtype} of shape {array.shape}{given}; classes "
                 f"are whole numbers from 0 to {size - 1}, or one-hot rows"

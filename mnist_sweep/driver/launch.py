@@ -38,6 +38,7 @@ from mnist_sweep.driver.signals import stopping_on_signals
 from mnist_sweep.driver.steering_socket import Request, SteeringSocket
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
+from mnist_sweep.journal.files import code_folder
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
 from mnist_sweep.journal.last_run import last_run
@@ -93,7 +94,7 @@ def run(
     with termination.ended_by_signals(), contextlib.ExitStack() as pool:
         pool.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_TURN)
-        launch = _Launch(Plan.of(config, baseline), folder, console, pool, retrains)
+        launch = _Launch(Plan.of(config, baseline, code_folder(folder)), folder, console, pool, retrains)
         with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as views:
             log_to(folder)
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
@@ -128,6 +129,9 @@ class _Launch:
         before = SweepState.after(self._past)
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
         self._data, dataset = self._load_data(before)
+        self._has_test = dataset.has_test
+        if self._retrains is not None and self._retrains.test and not self._has_test:
+            raise UserError(f"retrain --test: data={self._data.name} from {self._data.source} has no test part")
         summary.warn_of_fallback(self._console, self._data)
         for note in self._data.notes:
             say(note)
@@ -211,7 +215,7 @@ class _Launch:
             image=self._data.schema.grid,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if registers(settings) else None,
-            tests=self._retrains is None or self._retrains.test,
+            tests=self._has_test and (self._retrains is None or self._retrains.test),
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=tick,
             requests=self._listen(views),

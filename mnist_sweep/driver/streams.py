@@ -1,0 +1,59 @@
+"""Checks that a sweep can train on a stream (`data=loader`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import augment, shipped
+from mnist_sweep.config.checks import as_written
+from mnist_sweep.config.data_config import LoaderData
+from mnist_sweep.config.grammar import looks_like_sweep
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.data.stream import Stream
+from mnist_sweep.driver import task_choice
+
+_OF_TABLES = ("target", "features", "drop", "categories", "text", "text_length", "group", "time")
+_SPLITS = ("validation_split", "test_split")
+
+
+def used_by(config: Mapping[str, Any], settings: Settings, code: Path | None) -> str | None:
+    """Returns the user's function whose stream the workers read; None if the data fit into memory.
+
+    Args:
+        config: The config of a sweep.
+        settings: The same, checked.
+        code: A folder with the modules that the sweep carries; None if it carries none.
+
+    Raises:
+        UserError: The data cannot be loaded, or the config wants something that a stream cannot do.
+    """
+    if not isinstance(settings.data, LoaderData):
+        return None
+    stream = task_choice.load(config, code).stream
+    if stream is None:
+        return None
+    _check(config, settings, stream)
+    return stream.loader
+
+
+def _check(config: Mapping[str, Any], settings: Settings, stream: Stream) -> None:
+    where, defaults = f"data.loader={stream.loader} returns a stream", shipped.values("data/loader")
+    if settings.validation == "kfold":
+        raise UserError(f"validation=kfold: {where}, which cannot be split into folds; write validation=holdout")
+    for key in (*_SPLITS, *_OF_TABLES):
+        if (value := config["data"].get(key)) != defaults[key]:
+            todo = "with the parts as the function splits them" if key in _SPLITS else "which has no columns"
+            raise UserError(f"data.{key}={as_written(value)}: is not used; {where}, {todo}")
+    for step, value in augment.used(settings.trial["augment"]).items():
+        raise UserError(f"augment.{step}={as_written(value)}: {where}; change its images in the function")
+    batch_size = settings.trial["training"]["batch_size"]
+    if stream.chooses_batches and isinstance(batch_size, str) and looks_like_sweep(batch_size):
+        raise UserError(
+            f"training.batch_size={batch_size}: {where} of batches; to search their size, give the function a parameter "
+            "batch_size"
+        )
+    if "balanced" in str(settings.trial["task"].get("class_weight")) and not stream.counts:
+        raise UserError(f"task.class_weight=balanced: {where}, whose classes are not counted; write data.count=true")
