@@ -219,6 +219,7 @@ def class_weights(task: TaskConfig, schema: Schema, counts: Array) -> Array:
     """
     size = schema.target.size
     if task.class_weight == "balanced":
-        return (counts.sum() / (size * np.maximum(counts, 1))).astype(np.float32)
+        balanced: Array = (counts.sum() / (size * np.maximum(counts, 1))).astype(np.float32)
+        return balanced
     assert task.class_weight is not None
     return np.array([task.class_weight.get(schema.target.name(i), 1.0) for i in range(size)], np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.data import loader_function, returned
 from mnist_sweep.data import stream as streams
 from mnist_sweep.data.dataset import Array, PartName
-from mnist_sweep.data.schema import Schema
+from mnist_sweep.data.schema import ONLY, Schema
 from mnist_sweep.data.stream import Source, Stream
 from mnist_sweep.training import diagnostics, saved, tasks, user_code
 from mnist_sweep.training.backends.epochs import scalars
@@ -71,9 +72,8 @@ class StreamEpochs:
                 # Draws how it is shuffled.
                 iter(train.given if callable(self._given["train"]) else self._given["train"])
             elif train.kind == "PyDataset":
-                self._seed_epoch(epoch)
-                train.given.on_epoch_begin()
-                train.given.on_epoch_end()
+                with self._user_epoch(epoch):
+                    pass
 
     def train(self, epoch: int, on_loss: Callable[[float], bool]) -> dict[str, float]:
         """Trains one epoch.
@@ -88,10 +88,9 @@ class StreamEpochs:
         Raises:
             UserError: The stream fails, or is empty.
         """
-        self._seed_epoch(epoch)
         watch = _Watch(on_loss)
-        with self._adapter.blamed():
-            self._model.fit(self._epoch(), epochs=1, verbose=0, callbacks=[watch])
+        with self._adapter.blamed(), _quiet(), self._user_epoch(epoch):
+            self._model.fit(self._epoch(), epochs=1, verbose=0, shuffle=False, callbacks=[watch])
         if not watch.logs:
             raise UserError(f"{self._parts['train'].where} is empty in epoch {epoch + 1}")
         return watch.logs
@@ -103,14 +102,15 @@ class StreamEpochs:
             UserError: The stream fails.
         """
         given = self._given["val"]
-        with self._adapter.blamed():
+        with self._adapter.blamed(), _quiet():
             logs = self._model.evaluate(given() if callable(given) else given, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in scalars(logs).items()}
 
     def _epoch(self) -> Any:
         given, steps = self._given["train"], self._stream.steps_per_epoch
         if steps is not None:
-            return itertools.islice(self._repeated, steps)
+            # Keras takes a generator, but no other iterator.
+            return (batch for batch in itertools.islice(self._repeated, steps))
         return given() if callable(given) else given
 
     def _repeats(self) -> Iterator[Batch]:
@@ -123,15 +123,27 @@ class StreamEpochs:
         source = self._parts[part]
         if source.kind == "tf.data" and keras.backend.backend() == "tensorflow" and _has_ranks(source.given):
             dataset: Any = source.given if self._stream.batched else source.given.batch(self._batch_size)
-            return dataset.map(self._adapter.tensors)
+            # Of unknown length: of others, Keras's `fit` begins a further epoch, whose order of the rows nothing uses.
+            return dataset.map(self._adapter.tensors).filter(lambda *_: True)
         if source.kind == "PyDataset" and self._stream.batched:
             return _Adapted(source, self._adapter)
         return partial(self._adapter.batches, source, self._batch_size)
 
-    def _seed_epoch(self, epoch: int) -> None:
-        """Seeds what the user's code may draw from Python's and NumPy's random numbers."""
+    @contextlib.contextmanager
+    def _user_epoch(self, epoch: int) -> Iterator[None]:
+        """Seeds what the user's code may draw in an epoch, and tells a PyDataset that it begins and ends.
+
+        Keras's `fit` would do the latter more often than once for each epoch.
+        """
         drawn = np.random.SeedSequence([self._seed, epoch], spawn_key=(2,)).generate_state(1)[0]
         loader_function.seed(int(drawn) % 2**31)
+        train = self._parts["train"]
+        told: Any = train.given if train.kind == "PyDataset" and self._stream.steps_per_epoch is None else None
+        if told is not None:
+            told.on_epoch_begin()
+        yield
+        if told is not None:
+            told.on_epoch_end()
 
 
 def made(stream: Stream, batch_size: int) -> dict[PartName, Source]:
@@ -190,7 +202,7 @@ def test(model: keras.Model, stream: Stream, schema: Schema, task: TaskConfig) -
             truth.append(targets)
             predicted.append(saved.predict(model, inputs))
             if images:
-                wrong.append(diagnostics.mistakes(inputs[streams.ONLY], targets, predicted[-1]))
+                wrong.append(diagnostics.mistakes(inputs[ONLY], targets, predicted[-1]))
     if not truth:
         raise UserError(f"{source.where} is empty")
     return Tested(np.concatenate(truth), np.concatenate(predicted), diagnostics.worst(wrong) if images else None)
@@ -263,7 +275,7 @@ class _Adapter:
         self, ops: Any, cast: Callable[[Any, str], Any], inputs: Any, targets: Any, weights: Any
     ) -> tuple[dict[str, Any], Any, Any]:
         """Returns inputs by name, targets as `Target` describes them, and weights or None."""
-        named = inputs if isinstance(inputs, dict) else {streams.ONLY: inputs}
+        named = inputs if isinstance(inputs, dict) else {ONLY: inputs}
         x = {}
         for name, form in self._stream.inputs.items():
             values = cast(named[name], "float32")
@@ -289,6 +301,14 @@ class _Adapter:
         y = np.asarray(y) if isinstance(next(iter(x.values())), np.ndarray) else y
         batch = (inputs_as_given(x), y) if counts is None else (inputs_as_given(x), y, counts)
         return batch if own is None else own(*batch)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # What Keras says of every epoch of a stream of unknown length.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        yield
 
 
 def _cast(values: Any, kind: str) -> Array:
@@ -318,12 +338,6 @@ class _Adapted(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         return self._adapter.element(self._source, index)
-
-    def on_epoch_begin(self) -> None:
-        self._given.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self._given.on_epoch_end()
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
