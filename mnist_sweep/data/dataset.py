@@ -98,7 +98,7 @@ class LoadedData:
     stream: Stream | None = None
 
     def digest(self) -> str:
-        """Returns 32 hexadecimal digits that change with any value of any row; of a stream, with what is known of it."""
+        """Returns 32 hexadecimal digits that change with any value of any row; of a stream, with what is known."""
         return self._digest
 
     @functools.cached_property

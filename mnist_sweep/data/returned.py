@@ -164,7 +164,8 @@ def _array(value: Any, name: str, where: str) -> Array:
         if name.startswith("y_") and all(isinstance(one, str) for one in array.flat):
             return texts
         raise UserError(
-            f"{where}: {name} is {_a(value)} of Python objects; return numbers of one type, with the same shape in each row"
+            f"{where}: {name} is {_a(value)} of Python objects; return numbers of one type, with the same shape in "
+            "each row"
         )
     return np.array(array, dtype=array.dtype.newbyteorder("="), copy=None)
 

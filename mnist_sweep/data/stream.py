@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -144,22 +144,26 @@ class Source:
         # What Grain calls endless.
         return ENDLESS if count >= sys.maxsize else count
 
-    def elements(self) -> Iterator[Batch]:
+    def elements(self, order: Array | None = None) -> Iterator[Batch]:
         """Yields its elements as arrays: batches, or single rows.
+
+        Args:
+            order: Which elements of a PyDataset, in which order; None for all in their own order.
 
         Raises:
             UserError: One is not a tuple of inputs and targets.
         """
-        for element in self._raw():
+        for element in self._raw(order):
             yield unpacked(element, self.where)
 
-    def _raw(self) -> Iterator[Any]:
+    def _raw(self, order: Array | None) -> Iterator[Any]:
         given: Any = self.given
         if self.kind == "tf.data":
             return iter(given.as_numpy_iterator())
         if self.kind == "PyDataset":
             count = given.num_batches
-            return (given[i] for i in (itertools.count() if count is None else range(count)))
+            own: Iterable[int] = itertools.count() if count is None else range(count)
+            return (given[int(i)] for i in (own if order is None else order))
         return iter(given)
 
 

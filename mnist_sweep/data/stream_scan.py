@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import counted, one_line
+from mnist_sweep.common.text import one_line
 from mnist_sweep.data import images, npz, stream, targets
 from mnist_sweep.data.dataset import LoadedData, PartName, Rows, array_name
 from mnist_sweep.data.schema import Input, Schema, Target, TargetKind
@@ -121,7 +121,8 @@ def scan(
     target, found, told = _targets(read, where, options, wanted)
     notes += told
     # Otherwise, the rows of an epoch depend on `training.batch_size`.
-    whole_epoch = options.steps_per_epoch is None or (read["train"].batched and not takes_batch_size)
+    most = options.steps_per_epoch
+    whole_epoch = most is None or (read["train"].batched and not takes_batch_size and read["train"].steps == most)
     about = Stream(
         loader,
         dict(arguments),
@@ -221,10 +222,6 @@ def _read(part: PartName, source: Source, options: Options, tell: Tell) -> _Read
         if now - told > 1:
             told = now
             tell(f"{where}: {rows:,} rows read")
-    if most is not None and steps < most and ended:
-        raise UserError(
-            f"data.steps_per_epoch={most}: {where.removeprefix('data.')} ends after {counted(steps, 'batch', 'batches')}"
-        )
     joined = stream.together(sample)
     return _Read(joined, np.concatenate(targets_), rows, steps, ended, batched, len(first[1]), ranges)
 
@@ -301,12 +298,11 @@ def _given_classes(
             continue
         wrong = array.ndim != 1 or array.dtype.kind not in "buif" or (array != np.floor(array)).any()
         if wrong or array.min() < 0 or array.max() >= size:
-            given = (
-                "" if array.ndim != 1 or array.dtype.kind not in "buif" else f" from {array.min():g} to {array.max():g}"
-            )
+            numbers = array.ndim == 1 and array.dtype.kind in "buif"
+            given = f"range from {array.min():g} to {array.max():g}" if numbers else f"have shape {array.shape}"
             raise UserError(
-                f"data.classes={size}: the {_SPELT[part]} targets are {array.dtype} of shape {array.shape}{given}; classes "
-                f"are whole numbers from 0 to {size - 1}, or one-hot rows"
+                f"data.classes={size}: the {_SPELT[part]} targets {given}; classes are whole numbers from 0 to "
+                f"{size - 1}, or one-hot rows"
             )
         found[part] = array.astype(np.int64)
     return Target("classes", size, names), found, []

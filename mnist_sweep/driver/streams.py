@@ -52,8 +52,8 @@ def _check(config: Mapping[str, Any], settings: Settings, stream: Stream) -> Non
     batch_size = settings.trial["training"]["batch_size"]
     if stream.chooses_batches and isinstance(batch_size, str) and looks_like_sweep(batch_size):
         raise UserError(
-            f"training.batch_size={batch_size}: {where} of batches; to search their size, give the function a parameter "
-            "batch_size"
+            f"training.batch_size={batch_size}: {where} of batches; to search their size, give the function a "
+            "parameter batch_size"
         )
     if "balanced" in str(settings.trial["task"].get("class_weight")) and not stream.counts:
         raise UserError(f"task.class_weight=balanced: {where}, whose classes are not counted; write data.count=true")

@@ -7,7 +7,6 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import keras
@@ -62,7 +61,7 @@ class StreamEpochs:
         self._adapter = _Adapter(stream, schema, task, adapts)
         # For epochs that do not end with the stream.
         self._repeated = self._repeats()
-        self._given = {part: self._prepared(part) for part in ("train", "val")}
+        self._tensors = self._dataset(self._parts["train"])
 
     def skip(self, epochs: int) -> None:
         """Brings the stream to where it is after some epochs, as far as that needs no reading."""
@@ -70,7 +69,7 @@ class StreamEpochs:
         for epoch in range(epochs if self._stream.steps_per_epoch is None else 0):
             if train.kind == "tf.data":
                 # Draws how it is shuffled.
-                iter(train.given if callable(self._given["train"]) else self._given["train"])
+                iter(train.given if self._tensors is None else self._tensors)
             elif train.kind == "PyDataset":
                 with self._user_epoch(epoch):
                     pass
@@ -88,9 +87,12 @@ class StreamEpochs:
         Raises:
             UserError: The stream fails, or is empty.
         """
-        watch = _Watch(on_loss)
+        ahead = _Ahead()
+        watch = _Watch(on_loss, ahead)
         with self._adapter.blamed(), _quiet(), self._user_epoch(epoch):
-            self._model.fit(self._epoch(), epochs=1, verbose=0, shuffle=False, callbacks=[watch])
+            given, steps = self._epoch(epoch, ahead)
+            shuffle = isinstance(given, _Adapted)
+            self._model.fit(given, epochs=1, steps_per_epoch=steps, shuffle=shuffle, verbose=0, callbacks=[watch])
         if not watch.logs:
             raise UserError(f"{self._parts['train'].where} is empty in epoch {epoch + 1}")
         return watch.logs
@@ -101,33 +103,51 @@ class StreamEpochs:
         Raises:
             UserError: The stream fails.
         """
-        given = self._given["val"]
+        source = self._parts["val"]
         with self._adapter.blamed(), _quiet():
-            logs = self._model.evaluate(given() if callable(given) else given, verbose=0, return_dict=True)
+            given = _Adapted(source, self._adapter) if _has_workers(source) else None
+            given = given or self._dataset(source) or self._adapter.batches(source, self._batch_size)
+            logs = self._model.evaluate(given, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in scalars(logs).items()}
 
-    def _epoch(self) -> Any:
-        given, steps = self._given["train"], self._stream.steps_per_epoch
+    def _epoch(self, epoch: int, ahead: _Ahead) -> tuple[Any, int | None]:
+        """Returns what Keras's `fit` takes for an epoch, and the number of its batches if Keras must be told.
+
+        Where it does not know the number, Keras tries to train a batch more, which counts as one for the optimizer.
+        """
+        source, steps = self._parts["train"], self._stream.steps_per_epoch
         if steps is not None:
             # Keras takes a generator, but no other iterator.
-            return (batch for batch in itertools.islice(self._repeated, steps))
-        return given() if callable(given) else given
+            return (batch for batch in itertools.islice(self._repeated, steps)), steps
+        if self._tensors is not None and (count := self._count()) is not None:
+            return self._tensors, count
+        if _has_workers(source):
+            return _Adapted(source, self._adapter), None
+        order = None
+        if source.kind == "PyDataset" and source.given.num_batches is not None:
+            # As Keras's `fit` does.
+            drawn = np.random.SeedSequence([self._seed, epoch], spawn_key=(3,))
+            order = np.random.default_rng(drawn).permutation(source.given.num_batches)
+        return ahead.through(self._adapter.batches(source, self._batch_size, order)), None
+
+    def _count(self) -> int | None:
+        """Returns the number of batches of a `tf.data.Dataset`; None if it is not known."""
+        given: Any = self._parts["train"].given
+        found = int((given if self._stream.batched else given.batch(self._batch_size)).cardinality())
+        return found if found >= 0 else self._stream.steps if self._stream.chooses_batches else None
 
     def _repeats(self) -> Iterator[Batch]:
         """Yields the batches of the training part again and again, as far as it ends at all."""
         while True:
             yield from self._adapter.batches(self._parts["train"], self._batch_size)
 
-    def _prepared(self, part: PartName) -> Any:
-        """Returns what Keras's `fit` takes for an epoch, or a function that returns it."""
-        source = self._parts[part]
-        if source.kind == "tf.data" and keras.backend.backend() == "tensorflow" and _has_ranks(source.given):
-            dataset: Any = source.given if self._stream.batched else source.given.batch(self._batch_size)
-            # Of unknown length: of others, Keras's `fit` begins a further epoch, whose order of the rows nothing uses.
-            return dataset.map(self._adapter.tensors).filter(lambda *_: True)
-        if source.kind == "PyDataset" and self._stream.batched:
-            return _Adapted(source, self._adapter)
-        return partial(self._adapter.batches, source, self._batch_size)
+    def _dataset(self, source: Source) -> Any:
+        """Returns a `tf.data.Dataset` of converted batches; None if the part is of another kind."""
+        if source.kind != "tf.data" or keras.backend.backend() != "tensorflow" or not _has_ranks(source.given):
+            return None
+        dataset: Any = source.given if self._stream.batched else source.given.batch(self._batch_size)
+        # Of unknown length: of others, Keras's `fit` begins a further epoch, whose order of the rows nothing uses.
+        return dataset.map(self._adapter.tensors).filter(lambda *_: True)
 
     @contextlib.contextmanager
     def _user_epoch(self, epoch: int) -> Iterator[None]:
@@ -244,9 +264,9 @@ class _Adapter:
         x, y, counts = self._converted(np, _cast, inputs, targets, weights)
         return self._as_given(x, y, counts, None if self._own is None else self._own[1])
 
-    def batches(self, source: Source, batch_size: int) -> Iterator[Batch]:
-        """Yields the batches of a part, as arrays."""
-        return (self.arrays(*batch) for batch in self._read(source, batch_size))
+    def batches(self, source: Source, batch_size: int, order: Array | None = None) -> Iterator[Batch]:
+        """Yields the batches of a part, as arrays; those of a PyDataset in an order, if it is given."""
+        return (self.arrays(*batch) for batch in self._read(source, batch_size, order))
 
     def rows(self, source: Source, batch_size: int) -> Iterator[tuple[dict[str, Array], Array]]:
         """Yields inputs by name and targets, both as the schema describes them."""
@@ -263,9 +283,9 @@ class _Adapter:
             self.error = error
             raise
 
-    def _read(self, source: Source, batch_size: int) -> Iterator[streams.Batch]:
+    def _read(self, source: Source, batch_size: int, order: Array | None = None) -> Iterator[streams.Batch]:
         try:
-            elements = source.elements()
+            elements = source.elements(order)
             yield from elements if self._stream.batched else streams.stacked(elements, batch_size)
         except Exception as error:
             self.error = error
@@ -316,6 +336,12 @@ def _cast(values: Any, kind: str) -> Array:
     return array
 
 
+def _has_workers(source: Source) -> bool:
+    """Returns whether other threads or processes read a PyDataset."""
+    given: Any = source.given
+    return source.kind == "PyDataset" and (given.workers > 1 or given.use_multiprocessing)
+
+
 def _has_ranks(dataset: Any) -> bool:
     """Returns whether TensorFlow knows how many axes the arrays of a dataset have."""
     return all(
@@ -340,17 +366,39 @@ class _Adapted(keras.utils.PyDataset):  # type: ignore[misc]
         return self._adapter.element(self._source, index)
 
 
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends an epoch whose loss is not finite, and keeps its logs."""
+class _Ahead:
+    """Finds out which batch of an epoch is the last one.
 
-    def __init__(self, on_loss: Callable[[float], bool]) -> None:
+    Attributes:
+        last: Its number, counted from 0; None until it is known.
+    """
+
+    def __init__(self) -> None:
+        self.last: int | None = None
+
+    def through(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yields batches, each after the next one was read."""
+        before: Batch | None = None
+        for number, batch in enumerate(batches):
+            if before is not None:
+                yield before
+            before, last = batch, number
+        if before is not None:
+            self.last = last
+            yield before
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends an epoch after its last batch, or if its loss is not finite, and keeps its logs."""
+
+    def __init__(self, on_loss: Callable[[float], bool], ahead: _Ahead) -> None:
         super().__init__()
-        self._on_loss = on_loss
+        self._on_loss, self._ahead = on_loss, ahead
         self.logs: dict[str, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.logs = {name: float(value) for name, value in scalars(logs or {}).items()}
-        if not self._on_loss(self.logs.get("loss", 0.0)):
+        if not self._on_loss(self.logs.get("loss", 0.0)) or batch == self._ahead.last:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

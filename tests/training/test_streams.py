@@ -79,8 +79,12 @@ def test_the_best_trial_is_tested_on_the_test_part(trial_config, tmp_path: Path)
 
 def test_single_rows_become_batches_of_the_batch_size(trial_config, tmp_path: Path) -> None:
     size = "training.batch_size=64"
-    _, rows = train(trainer("tensors", arguments={"batch": 0, "shuffle": False}), trial_config(*SMALL, size), tmp_path / "1")
-    _, whole = train(trainer("tensors", arguments={"batch": 64, "shuffle": False}), trial_config(*SMALL), tmp_path / "2")
+    _, rows = train(
+        trainer("tensors", arguments={"batch": 0, "shuffle": False}), trial_config(*SMALL, size), tmp_path / "1"
+    )
+    _, whole = train(
+        trainer("tensors", arguments={"batch": 64, "shuffle": False}), trial_config(*SMALL), tmp_path / "2"
+    )
     assert timeless(rows) == timeless(whole)
     _, grain = train(trainer("like_grain"), trial_config(*SMALL, size), tmp_path / "3")
     assert [one["val_accuracy"] for one in grain] == [one["val_accuracy"] for one in whole]
@@ -125,7 +129,9 @@ def test_an_endless_stream_goes_on_from_epoch_to_epoch(trial_config, tmp_path: P
 
 
 def test_what_a_stream_raises_is_told_with_its_place(trial_config, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"its stream raised \(ValueError at loaders.py:\d+: the server of the pictures"):
+    with pytest.raises(
+        UserError, match=r"its stream raised \(ValueError at loaders.py:\d+: the server of the pictures"
+    ):
         train(trainer("fails_later"), trial_config(*SMALL, "training.epochs=5"), tmp_path)
 
 
