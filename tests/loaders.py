@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def rows(seed: int = 0):
 
 def parts(x, y):
     ends = [0, TRAINED, TRAINED + VALIDATED, ROWS]
-    return [(x[begin:end], y[begin:end]) for begin, end in zip(ends, ends[1:], strict=False)]
+    return [(x[begin:end], y[begin:end]) for begin, end in itertools.pairwise(ends)]
 
 
 def arrays():

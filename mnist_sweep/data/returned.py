@@ -73,6 +73,9 @@ def load(value: Any, where: str, options: Mapping[str, Any], wanted: TargetKind 
     """
     if value is None:
         raise UserError(f"{where} returned None; end it with return, and {_ARRAYS}")
+    for key in ("steps_per_epoch", "classes"):
+        if options[key] is not None:
+            raise UserError(f"data.{key}={options[key]}: is not used; {where} returned arrays or frames, not a stream")
     if isinstance(value, Mapping) and any(str(name).startswith(("x_train", "y_train")) for name in value):
         names, notes = npz.known_names(list(map(str, value)), where)
         arrays = {name: _array(value[name], name, where) for name in names}
@@ -125,9 +128,7 @@ def _parts(value: Any, of_pair: Sequence[PartName], where: str) -> dict[PartName
         return named or None
     if not isinstance(value, tuple | list) or not 1 < len(value) <= _WITH_WEIGHTS:
         return None
-    if all(isinstance(one, tuple | list) and len(one) in (_PAIR, _WITH_WEIGHTS) for one in value) or all(
-        _is_frame(one) or stream.kind_of(one) is not None for one in value
-    ):
+    if all(map(_is_part, value)) or all(_is_frame(one) or stream.kind_of(one) is not None for one in value):
         names: Sequence[PartName] = of_pair if len(value) == _PAIR else ("train", "val", "test")
         # A frame with the columns to predict from, and one with those to predict.
         pair = len(value) == _PAIR and all(map(_is_frame, value)) and not set(value[0].columns) & set(value[1].columns)
@@ -135,6 +136,12 @@ def _parts(value: Any, of_pair: Sequence[PartName], where: str) -> dict[PartName
     if any(stream.kind_of(one) is not None for one in value):
         return dict(zip(("train", "val", "test"), value, strict=False))
     return {"train": value}
+
+
+def _is_part(value: Any) -> bool:
+    """Returns whether a value is inputs, targets and perhaps weights, not rows of numbers."""
+    is_tuple = isinstance(value, tuple | list) and len(value) in (_PAIR, _WITH_WEIGHTS)
+    return is_tuple and all(hasattr(one, "__len__") for one in value if one is not None)
 
 
 _KEYS = "train, validation, test, or x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val and w_test"
@@ -215,7 +222,7 @@ def _with_targets(rows: Any, y: Any, about: str, names: list[str]) -> tuple[Any,
         targets.columns = [str(name) for name in targets.columns]
     else:
         values = np.asarray(y)
-        columns = values.reshape(len(values), -1)
+        columns = values[:, np.newaxis] if values.ndim == 1 else values
         single = "target" if getattr(y, "name", None) is None else str(y.name)
         called = [single] if columns.shape[1] == 1 else [f"{single}_{i}" for i in range(columns.shape[1])]
         targets = pd.DataFrame({name: columns[:, i] for i, name in enumerate(called)})
@@ -243,14 +250,10 @@ def _is_frame(value: Any) -> bool:
     return any(kind.__name__ == "DataFrame" and kind.__module__.startswith("pandas") for kind in type(value).__mro__)
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
 def _a(value: Any) -> str:
     """Describes a value by its type: `a tuple of 4`."""
     if value is None:
         return "None"
-    name = _kind(value)
-    article = "an" if name[0].lower() in "aeiou" else "a"
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeiou" or name == "ndarray" else "a"
     return f"{article} {name} of {len(value)}" if isinstance(value, tuple | list) else f"{article} {name}"

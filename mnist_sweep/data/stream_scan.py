@@ -199,7 +199,7 @@ def _read(part: PartName, source: Source, options: Options, tell: Tell) -> _Read
         _check_like(batch, first, where)
         here = len(batch[1])
         bytes_ = sum(array.nbytes for array in batch[0].values())
-        full = full or bool(sample) and (rows >= _MOST_ROWS or size + bytes_ > _MOST_BYTES)
+        full = full or (bool(sample) and (rows >= _MOST_ROWS or size + bytes_ > _MOST_BYTES))
         if not full:
             sample.append(batch)
             size += bytes_

@@ -105,8 +105,8 @@ class StreamEpochs:
         """
         source = self._parts["val"]
         with self._adapter.blamed(), _quiet():
-            given = _Adapted(source, self._adapter) if _has_workers(source) else None
-            given = given or self._dataset(source) or self._adapter.batches(source, self._batch_size)
+            given: Any = _Adapted(source, self._adapter) if _has_workers(source) else self._dataset(source)
+            given = self._adapter.batches(source, self._batch_size) if given is None else given
             logs = self._model.evaluate(given, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in scalars(logs).items()}
 
