@@ -53,9 +53,11 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     if data.schema.columns:
         _show_columns(data)
         return
-    if data.schema.image is None or data.schema.target.kind != "classes" or data.test is None:
+    if data.schema.image is None or data.schema.target.kind != "classes":
         raise UserError(f"data={data.name}: show-data plots images in classes, and these data are none")
-    train, test, target = data.train, data.test, data.schema.target
+    train, target = data.train, data.schema.target
+    # Only a stream may lack a test part.
+    test = train.take(np.arange(0)) if data.test is None else data.test
     from mnist_sweep.results.plots import digits_and_classes
 
     order, which = _order(train.targets)
@@ -72,7 +74,8 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     for note in data.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     height, width, channels = data.schema.image
-    sizes = f"{len(train):,} training and {counted(len(test), 'test image')}"
+    first = "" if data.stream is None else "the first "
+    sizes = f"{first}{len(train):,} training and {counted(len(test), 'test image')}"
     lines = {
         "data": f"{data.name}, from {data.source}",
         "digest": data.digest(),
