@@ -55,5 +55,12 @@ def _check(config: Mapping[str, Any], settings: Settings, stream: Stream) -> Non
             f"training.batch_size={batch_size}: {where} of batches; to search their size, give the function a "
             "parameter batch_size"
         )
+    schedule = (settings.trial["optimizer"] or {}).get("schedule") or {}
+    counted = stream.steps is not None or "train" in stream.rows
+    if schedule.get("name") is not None and not schedule.get("arguments") and not counted:
+        raise UserError(
+            f"optimizer.schedule.name={schedule['name']}: {where}, whose batches are not counted; write "
+            "data.count=true, or give optimizer.schedule.arguments.decay_steps"
+        )
     if "balanced" in str(settings.trial["task"].get("class_weight")) and not stream.counts:
         raise UserError(f"task.class_weight=balanced: {where}, whose classes are not counted; write data.count=true")
