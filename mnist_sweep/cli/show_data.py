@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ _START = 4096
 def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     """Plots the first images of a data set and the number of images of each class, and prints a summary.
 
-    Of a table, it prints what its columns are read as.
+    Of a table, it prints what its columns are read as; of other data, their inputs and targets.
 
     Args:
         overrides: Overrides as for a sweep. Those of the group `data` matter.
@@ -40,24 +41,26 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     Raises:
         UserError: Something is wrong with the overrides or the data, or the plot cannot be written.
     """
+    config = compose.defaults(quote_sweeps(overrides))
+    settings = check_settings(config)
+    refuse_unused(config)
+    data = task_choice.load(config)
+    if data.test is None:
+        # Of a stream.
+        data = replace(data, test=data.train.take(np.arange(0)))
+    if data.schema.image is None or data.schema.target.kind != "classes":
+        if to is not None:
+            raise UserError(f"--to={to}: only images in classes are plotted; leave out --to")
+        _show_numbers(data)
+        return
     if to is None:
         to = _DEFAULT
         if os.path.lexists(to) and not _is_ours(to):
             raise UserError(
                 f"show-data: {to} was not written by show-data, and would be replaced; name another file with --to=FILE"
             )
-    config = compose.defaults(quote_sweeps(overrides))
-    settings = check_settings(config)
-    refuse_unused(config)
-    data = task_choice.load(config)
-    if data.schema.columns:
-        _show_columns(data)
-        return
-    if data.schema.image is None or data.schema.target.kind != "classes":
-        raise UserError(f"data={data.name}: show-data plots images in classes, and these data are none")
-    train, target = data.train, data.schema.target
-    # Only a stream may lack a test part.
-    test = train.take(np.arange(0)) if data.test is None else data.test
+    assert data.test is not None
+    train, test = data.train, data.test
     from mnist_sweep.results.plots import digits_and_classes
 
     order, which = _order(train.targets)
@@ -84,18 +87,37 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     }
     for name, text in lines.items():
         console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
-    counts = [np.bincount(labels, minlength=target.size) for labels in (train.targets, test.targets)]
-    columns = [Column("class", [target.name(label) for label in range(target.size)], 2)]
-    for heading, found in zip(("training", "test"), counts, strict=True):
-        columns.append(Column(heading, [f"{count:,}" for count in found], 1))
-    show(console, columns, f"{counted(target.size, 'class', 'classes')}")
+    _show(*_targets(data))
     console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_columns(data: LoadedData) -> None:
-    """Prints what the columns of a table are read as."""
+def _show_numbers(data: LoadedData) -> None:
+    """Prints what the columns of a table, or the inputs of other data, and the targets are read as."""
     assert data.test is not None
-    console, found = standard_output(), list[tuple[str, str, str, str]]()
+    console = standard_output()
+    lines = {
+        "data": f"{data.name}, from {data.source}",
+        "digest": data.digest(),
+        "rows": f"{'' if data.stream is None else 'the first '}{len(data.train):,} for training and validation, {len(data.test):,} for testing",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
+    for note in data.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if data.schema.columns:
+        found, headings = list(_columns(data)), ("column", "read as", "values", "missing")
+    else:
+        found, headings = list(_inputs(data)), ("input", "read as", "shape", "values")
+    _show(headings, found, counted(len(found), headings[0]))
+    _show(*_targets(data))
+
+
+def _show(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    columns = [Column(name, cells, -i) for i, (name, *cells) in enumerate(zip(headings, *rows, strict=True))]
+    show(standard_output(), columns, title)
+
+
+def _columns(data: LoadedData) -> Iterator[tuple[str, ...]]:
     for column in data.schema.columns:
         one, x = data.schema.inputs[column.input], data.train.inputs[column.input]
         if column.kind == "text":
@@ -109,21 +131,35 @@ def _show_columns(data: LoadedData) -> None:
             ends = [float(np.nanmin(numbers)), float(np.nanmax(numbers))]
             days = [str(np.datetime64(int(end), "D")) for end in ends] if column.kind == "date" else []
             values = " to ".join(days or [f"{end:.6g}" for end in ends])
-        share = f"{missing.mean():.1%}" if missing.any() else ""
-        found.append((column.name, column.kind, values, share))
-    lines = {
-        "data": f"{data.name}, from {data.source}",
-        "digest": data.digest(),
-        "rows": f"{len(data.train):,} for training and validation, {len(data.test):,} for testing",
-    }
-    for name, text in lines.items():
-        console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
-    for note in data.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    headings = (("column", 4), ("read as", 3), ("values", 2), ("missing", 1))
-    cells = zip(*found, strict=True)
-    columns = [Column(name, list(some), weight) for (name, weight), some in zip(headings, cells, strict=True)]
-    show(console, columns, counted(len(found), "column"))
+        yield column.name, column.kind, values, f"{missing.mean():.1%}" if missing.any() else ""
+
+
+def _inputs(data: LoadedData) -> Iterator[tuple[str, ...]]:
+    for name, one in data.schema.inputs.items():
+        yield name, one.kind, "x".join(map(str, one.shape)), _ends(data.train.inputs[name])
+
+
+def _targets(data: LoadedData) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    """Returns the headings, the rows and the title of a table of what is to be predicted."""
+    assert data.test is not None
+    target, parts = data.schema.target, (data.train.targets, data.test.targets)
+    names = [target.name(i) for i in range(target.size)]
+    if target.kind == "numbers":
+        rows = [(name, *(_ends(part.reshape(len(part), -1)[:, i]) for part in parts)) for i, name in enumerate(names)]
+        return ("target", "training", "test"), rows, counted(target.size, "target")
+    one, several = ("class", "classes") if target.kind == "classes" else ("label", "labels")
+    counts = [_counts(part, target.size) for part in parts]
+    rows = [(name, *(f"{found[i]:,}" for found in counts)) for i, name in enumerate(names)]
+    return (one, "training", "test"), rows, counted(target.size, one, several)
+
+
+def _counts(targets: Array, size: int) -> Array:
+    """Returns how many rows each class, or each label, has."""
+    return np.bincount(targets, minlength=size) if targets.ndim == 1 else targets.sum(axis=0).astype(np.int64)
+
+
+def _ends(values: Array) -> str:
+    return "" if not len(values) else f"{float(np.nanmin(values)):.6g} to {float(np.nanmax(values)):.6g}"
 
 
 def _is_ours(path: Path) -> bool:

@@ -375,6 +375,9 @@ class Recorder:
             self._write.tag(self._parent, key, value)
         if event.space:
             self._space_grown(event)
+        else:
+            # Its budget may be larger.
+            self._write.yaml(self._parent, _shared(event.config), "config.yaml")
         if event.space or self._ranked:
             self._save_view()
         self._outdated = True

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mnist_sweep.cli.main import main
 from mnist_sweep.cli.show_data import show_data
+from mnist_sweep.common.errors import UserError
 
 
 @pytest.fixture
@@ -62,7 +63,12 @@ def test_another_file_called_data_png_is_not_replaced(
         mine.mkdir()
     else:
         mine.symlink_to("nowhere.png")
-    before = mine.lstat()
+
+    def state() -> tuple[int, ...]:
+        found = mine.lstat()
+        return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
+
+    before = state()
     with pytest.raises(SystemExit) as end:
         main(["show-data", "data=npz", "data.path=own.npz"])
     assert end.value.code == 2
@@ -70,10 +76,10 @@ def test_another_file_called_data_png_is_not_replaced(
         "mnist_sweep: show-data: data.png was not written by show-data, and would be replaced; "
         "name another file with --to=FILE\n"
     )
-    assert mine.lstat() == before
+    assert state() == before
     if kind == "photo":
         show_data(["data=npz", f"data.path={own}"], mine)
-        assert mine.stat().st_size > before.st_size
+        assert state() != before
 
 
 def test_images_of_every_class_are_plotted_even_if_they_are_sorted(
@@ -131,3 +137,25 @@ def test_the_columns_of_a_table_are_listed(
     assert rows["city"].startswith("category 4 categories 1")
     assert rows["review"] == "text 7 words"
     assert not list(tmp_path.glob("*.png"))
+    with pytest.raises(UserError, match="--to=it.png: only images in classes are plotted"):
+        show_data(["data=table", "data.path=shop.csv", "data.target=bought", "data.text=[review]"], Path("it.png"))
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "lines"),
+    [
+        (np.arange(20) / 10, "auto", ["target training test", "0 0 to 1.9 0 to 0.4", "1 target"]),
+        (np.stack([np.arange(20) % 2, np.ones(20)], axis=1), "multilabel", ["0 10 2", "1 20 5", "2 labels"]),
+        (np.where(np.arange(20) % 2, "cat", "dog"), "auto", ["cat 10 2", "dog 10 3", "2 classes"]),
+    ],
+)
+def test_inputs_and_targets_of_other_arrays_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], targets, task, lines
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.arange(60, dtype=np.float32).reshape(20, 3) - 1
+    np.savez("own.npz", x_train=x, y_train=targets, x_test=x[:5], y_test=targets[:5])
+    show_data(["data=npz", "data.path=own.npz", f"task={task}"])
+    found = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "x array 3 -1 to 58" in found
+    assert set(lines) <= set(found)

@@ -35,10 +35,15 @@ def test_sklearns_tables_load_as_what_they_are(
     assert data.train.targets.shape == (rows,)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet", ".xlsx"])
 def test_a_table_is_the_same_in_every_format(tmp_path: Path, suffix: str) -> None:
     frame, path = mixed(), tmp_path / f"table{suffix}"
-    frame.to_parquet(path) if suffix == ".parquet" else frame.to_csv(path, index=False)
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+    elif suffix == ".xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
     assert load(path, target="bought").digest() == loaded(frame, tmp_path, target="bought").digest()
 
 
@@ -47,6 +52,25 @@ def test_the_separator_of_a_csv_file_is_recognized(tmp_path: Path, separator: st
     path = tmp_path / "table.csv"
     mixed().to_csv(path, index=False, sep=separator)
     assert load(path, target="bought").digest() == loaded(mixed(), tmp_path, target="bought").digest()
+
+
+# With the larger number, the last comma is the last byte of the first MiB, and the space is in the second.
+@pytest.mark.parametrize("rows", [2, (2**20 - 8) // 4])
+def test_a_space_after_a_separator_is_not_part_of_a_value(tmp_path: Path, rows: int) -> None:
+    (tmp_path / "table.csv").write_text("a,bcd\n" + "1,x\n" * rows + "1, x\n")
+    assert set(table_files.read(str(tmp_path / "table.csv"))["bcd"]) == {"x"}
+
+
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("größe,b\n1,x\n2,y\n", encoding="utf-8-sig")
+    assert list(table_files.read(str(tmp_path / "table.csv")).columns) == ["größe", "b"]
+
+
+def test_a_column_whose_kind_only_its_end_shows_is_read_as_a_whole(tmp_path: Path) -> None:
+    count = 100_000
+    values = [*map(str, range(count)), "unknown"]
+    (tmp_path / "table.csv").write_text("a,b\n" + "".join(f"{value},{value}\n" for value in values))
+    assert table_files.read(str(tmp_path / "table.csv"))["a"].tolist() == values
 
 
 def test_every_kind_of_column_becomes_an_input(tmp_path: Path) -> None:
@@ -299,7 +323,7 @@ def test_a_test_table_with_other_columns_is_refused(tmp_path: Path, test: pd.Dat
 
 
 def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
-    for name, content in (("a.csv", b"\x89PNG\r\n\x1a\n\xff\xfe\0\0"), ("b.parquet", b"nothing")):
+    for name, content in (("a.csv", b"\x89PNG\r\n\x1a\n\xff\xfe\0\0"), ("b.parquet", b"nothing"), ("c.xlsx", b"PK")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match="pandas cannot read it|is not a table"):
             table_files.read(str(tmp_path / name))

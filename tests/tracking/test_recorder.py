@@ -625,6 +625,16 @@ def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):
     assert marks == ["false", "true"]
 
 
+def test_the_config_of_a_resumed_sweep_has_its_larger_budget(make_story):
+    story = make_story()
+    story.starts()
+    larger = {**story.config, "search": {**story.config["search"], "max_trials": 77}}
+    story.tell(SweepResumed, larger)
+    logged = story.logged()
+    assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["search"]["max_trials"] == 77
+    assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
+
+
 def test_a_user_may_have_no_name(make_story, monkeypatch):
     def nobody() -> str:
         # As Python 3.11 and 3.12 do in a container with a user id without a name; later versions raise an OSError.
