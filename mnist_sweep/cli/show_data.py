@@ -77,8 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     for note in data.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     height, width, channels = data.schema.image
-    first = "" if data.stream is None else "the first "
-    sizes = f"{first}{len(train):,} training and {counted(len(test), 'test image')}"
+    sizes = f"{_first(data)}{len(train):,} training and {counted(len(test), 'test image')}"
     lines = {
         "data": f"{data.name}, from {data.source}",
         "digest": data.digest(),
@@ -98,7 +97,7 @@ def _show_numbers(data: LoadedData) -> None:
     lines = {
         "data": f"{data.name}, from {data.source}",
         "digest": data.digest(),
-        "rows": f"{'' if data.stream is None else 'the first '}{len(data.train):,} for training and validation, {len(data.test):,} for testing",
+        "rows": f"{_first(data)}{len(data.train):,} for training and validation, {len(data.test):,} for testing",
     }
     for name, text in lines.items():
         console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
@@ -156,6 +155,10 @@ def _targets(data: LoadedData) -> tuple[tuple[str, ...], list[tuple[str, ...]], 
 def _counts(targets: Array, size: int) -> Array:
     """Returns how many rows each class, or each label, has."""
     return np.bincount(targets, minlength=size) if targets.ndim == 1 else targets.sum(axis=0).astype(np.int64)
+
+
+def _first(data: LoadedData) -> str:
+    return "" if data.stream is None else "the first "
 
 
 def _ends(values: Array) -> str:

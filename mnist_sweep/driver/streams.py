@@ -10,12 +10,12 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import augment, shipped
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.data_config import LoaderData
-from mnist_sweep.config.grammar import looks_like_sweep
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.data.stream import Stream
 from mnist_sweep.driver import task_choice
 
 _OF_TABLES = ("target", "features", "drop", "categories", "text", "text_length", "group", "time")
+_OF_ARRAYS = ("validation_batch_size", "steps_per_execution")
 _SPLITS = ("validation_split", "test_split")
 
 
@@ -49,12 +49,15 @@ def _check(config: Mapping[str, Any], settings: Settings, stream: Stream) -> Non
             raise UserError(f"data.{key}={as_written(value)}: is not used; {where}, {todo}")
     for step, value in augment.used(settings.trial["augment"]).items():
         raise UserError(f"augment.{step}={as_written(value)}: {where}; change its images in the function")
-    batch_size = settings.trial["training"]["batch_size"]
-    if stream.chooses_batches and isinstance(batch_size, str) and looks_like_sweep(batch_size):
+    usual, training = shipped.values("training/default"), settings.trial["training"]
+    if stream.chooses_batches and training["batch_size"] != usual["batch_size"]:
         raise UserError(
-            f"training.batch_size={batch_size}: {where} of batches; to search their size, give the function a "
-            "parameter batch_size"
+            f"training.batch_size={training['batch_size']}: is not used; {where} of batches; leave it at "
+            f"{usual['batch_size']}, or give the function a parameter batch_size"
         )
+    for key in _OF_ARRAYS:
+        if training[key] != usual[key]:
+            raise UserError(f"training.{key}={as_written(training[key])}: is not used; {where}")
     schedule = (settings.trial["optimizer"] or {}).get("schedule") or {}
     counted = stream.steps is not None or "train" in stream.rows
     if schedule.get("name") is not None and not schedule.get("arguments") and not counted:

@@ -58,7 +58,7 @@ def test_class_weights_and_schedules_need_the_number_of_rows(used) -> None:
     ("given", "message"),
     [
         ("validation=kfold", "validation=kfold: data.loader=mine:load returns a stream, which cannot be split into"),
-        ("training.batch_size=16,32", "to search their size, give the function a parameter batch_size"),
+        ("training.batch_size=16,32", "is not used; data.loader=mine:load returns a stream of batches"),
         ("augment=light", "augment.shift=0.08: data.loader=mine:load returns a stream; change its images"),
         ("data.validation_split=0.2", "data.validation_split=0.2: is not used; data.loader=mine:load returns a stream"),
         ("data.target=price", "data.target=price: is not used; data.loader=mine:load returns a stream, which has no"),
