@@ -19,6 +19,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.text import format_size
 from mnist_sweep.config.settings import is_name
+from mnist_sweep.data import stream
 from mnist_sweep.driver.watched import Phase, Watched
 from mnist_sweep.journal import folders
 from mnist_sweep.journal.files import CODE, DATA, code_folder
@@ -172,6 +173,11 @@ def sweep(
         given += [f"data={data}"] if is_name(str(data)) else ["data=npz", f"data.path={_quoted(str(data))}"]
     elif callable(data):
         given += ["data=loader", f"data.loader={_carried(data, code)}"]
+    elif stream.kind_of(data) is not None or (isinstance(data, tuple) and any(map(stream.kind_of, data))):
+        raise UserError(
+            f"data: a {stream.kind_of(data) or 'stream'} cannot be copied to other processes; pass a function that "
+            "returns (train, validation)"
+        )
     elif data is not None or train is not None or test is not None:
         passed = arrays.as_arrays(data, train, test)
         given += ["data=npz", _PATH]

@@ -155,8 +155,8 @@ def scan(
 def _first_notes(parts: Mapping[PartName, Source], about: Stream) -> Iterator[str]:
     kind = parts["train"].kind
     yield (
-        f"data.loader={about.loader}: returns a stream ({kind}), which is read while it trains; a trial that is "
-        "interrupted repeats the epoch, with the same result if the stream has the same order again"
+        f"data.loader={about.loader}: returns a stream ({kind}), which the workers read while they train; a trial that "
+        "is interrupted repeats its epoch, with the same result if the stream yields the same rows in the same order"
     )
     if about.steps_per_epoch is not None:
         yield (
