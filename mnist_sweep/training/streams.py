@@ -61,7 +61,7 @@ class StreamEpochs:
         self._adapter = _Adapter(stream, schema, task, adapts)
         # For epochs that do not end with the stream.
         self._repeated = self._repeats()
-        self._tensors = self._dataset(self._parts["train"])
+        self._tensors, self._validation = (self._dataset(self._parts[part]) for part in ("train", "val"))
 
     def skip(self, epochs: int) -> None:
         """Brings the stream to where it is after some epochs, as far as that needs no reading."""
@@ -105,7 +105,7 @@ class StreamEpochs:
         """
         source = self._parts["val"]
         with self._adapter.blamed(), _quiet():
-            given: Any = _Adapted(source, self._adapter) if _has_workers(source) else self._dataset(source)
+            given: Any = _Adapted(source, self._adapter) if _has_workers(source) else self._validation
             given = self._adapter.batches(source, self._batch_size) if given is None else given
             logs = self._model.evaluate(given, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in scalars(logs).items()}
@@ -138,8 +138,12 @@ class StreamEpochs:
 
     def _repeats(self) -> Iterator[Batch]:
         """Yields the batches of the training part again and again, as far as it ends at all."""
-        while True:
-            yield from self._adapter.batches(self._parts["train"], self._batch_size)
+        found = True
+        while found:
+            found = False
+            for batch in self._adapter.batches(self._parts["train"], self._batch_size):
+                found = True
+                yield batch
 
     def _dataset(self, source: Source) -> Any:
         """Returns a `tf.data.Dataset` of converted batches; None if the part is of another kind."""
