@@ -149,9 +149,12 @@ class StreamEpochs:
         """Returns a `tf.data.Dataset` of converted batches; None if the part is of another kind."""
         if source.kind != "tf.data" or keras.backend.backend() != "tensorflow" or not _has_ranks(source.given):
             return None
+        import tensorflow as tf
+
+        plain: Any = tf.autograph.experimental.do_not_convert
         dataset: Any = source.given if self._stream.batched else source.given.batch(self._batch_size)
         # Of unknown length: of others, Keras's `fit` begins a further epoch, whose order of the rows nothing uses.
-        return dataset.map(self._adapter.tensors).filter(lambda *_: True)
+        return dataset.map(plain(self._adapter.tensors)).filter(plain(lambda *_: True))
 
     @contextlib.contextmanager
     def _user_epoch(self, epoch: int) -> Iterator[None]:
