@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,16 @@ def scanned(name: str, wanted: Any = None, arguments: Any = None, **options: Any
 
 
 def trainer(name: str, **options: Any) -> Any:
+    """Returns a trainer; the tests of the same stream share one, and so the model that it has compiled."""
     from mnist_sweep.training.fit import Trainer
 
-    return Trainer(dataset(name, **options))
+    key = json.dumps([name, options])
+    if key not in _TRAINERS:
+        _TRAINERS[key] = Trainer(dataset(name, **options))
+    return _TRAINERS[key]
+
+
+_TRAINERS: dict[str, Any] = {}
 
 
 def dataset(name: str, **options: Any) -> Dataset:
@@ -49,7 +57,7 @@ def dataset(name: str, **options: Any) -> Dataset:
 
 @pytest.mark.parametrize("name", ["tensors", "batches"])
 def test_a_trial_that_is_interrupted_continues_to_the_last_bit(name: str, trial_config, tmp_path: Path) -> None:
-    config = trial_config(*SMALL, "model.dropout=0.2")
+    config = trial_config(*SMALL)
     _, whole = train(trainer(name), config, tmp_path / "whole")
     _, first = train(trainer(name), config, tmp_path / "two", stop=lambda epoch: "killed" if epoch == 2 else "")
     _, resumed = train(trainer(name), config, tmp_path / "two")
@@ -77,6 +85,7 @@ def test_the_best_trial_is_tested_on_the_test_part(trial_config, tmp_path: Path)
     assert (tmp_path / "data_profile.npz").exists()
 
 
+@pytest.mark.slow
 def test_single_rows_become_batches_of_the_batch_size(trial_config, tmp_path: Path) -> None:
     size = "training.batch_size=64"
     _, rows = train(
@@ -92,6 +101,7 @@ def test_single_rows_become_batches_of_the_batch_size(trial_config, tmp_path: Pa
     assert len(sized) == 4
 
 
+@pytest.mark.slow
 def test_weights_numbers_and_several_inputs_train(trial_config, tmp_path: Path) -> None:
     task = ("task=regression", "model.units=8", "model.dropout=0", "training.epochs=8", "optimizer.learning_rate=0.02")
     objective = Objective("val_mae", "min")
@@ -103,6 +113,7 @@ def test_weights_numbers_and_several_inputs_train(trial_config, tmp_path: Path) 
     assert len(two) == 2
 
 
+@pytest.mark.slow
 def test_labels_that_do_not_start_at_0_and_one_hot_rows_are_classes(trial_config, tmp_path: Path) -> None:
     plain, from_1, one_hot = (
         train(trainer("batches", arguments=given), trial_config(*SMALL), tmp_path / str(i))[1]
