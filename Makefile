@@ -23,6 +23,10 @@ test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres $(VENV)/network ##
 test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+task-table: $(VENV)/installed-test ## run everything for every task, and write the table in docs/tasks.md
+	RECORD_TASKS=1 $(BIN)/python -m pytest -m slow tests/e2e/test_every_task.py
+	$(BIN)/python tests/task_table.py
+
 test-jax: $(JAX_VENV)/installed ## run the tests of training on JAX, in an environment without TensorFlow
 	KERAS_BACKEND=jax $(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
 
@@ -123,4 +127,4 @@ $(VENV)/network: | $(BIN)/python
 		{ echo "iproute2 cannot be installed; Ray will simulate the machines."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow test-jax stack chaos bench-search bench gpu-wheels gpu gpu-report check format clean
+.PHONY: help sweep test test-slow task-table test-jax stack chaos bench-search bench gpu-wheels gpu gpu-report check format clean

@@ -26,7 +26,7 @@ CONFIG = [
     (
         "zzz",
         "zzz: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
-        "retrain, serve, show-data, steer, sync, ui",
+        "retrain, serve, show-data, steer, sync, ui, watch",
     ),
     ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
     ("optimizer.lr=0.1", "optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -71,22 +70,6 @@ class Watch:
 
     def _run(self, gpu: str) -> None:
         while not self._ended.wait(_INTERVAL):
-            sample = _read(gpu)
-            if sample is not None:
-                self.samples.append(sample)
-
-
-def _read(gpu: str) -> Sample | None:
-    import pynvml
-
-    def read(handle: Any) -> Sample:
-        use: float | None = None
-        processes: dict[int, int | None] = {}
-        # Some virtual machines hide one or the other.
-        with contextlib.suppress(pynvml.NVMLError):
-            use = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        with contextlib.suppress(pynvml.NVMLError):
-            processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        return Sample(time.time(), use, int(pynvml.nvmlDeviceGetMemoryInfo(handle).used), processes)
-
-    return devices.ask(gpu, read)
+            read = devices.read_gpu(gpu)
+            if read is not None:
+                self.samples.append(Sample(time.time(), read.use, read.used, read.processes))

@@ -1,9 +1,9 @@
 """`python -m benchmarks.overhead`: what a sweep costs besides its training steps.
 
 Its parts: `profile` (where the slots' time goes), `scaling` (over more and more slots), `trivial` (trials of one step),
-`logging` (with everything that is written, and without), `start` (to the first step), `memory` (of a worker after many
-trials), `commands` (that answer at once). Cases that are compared take turns. The results are written after each
-measurement, and the same command resumes after an interruption.
+`logging` (with everything that is written, and without), `figures` (with what the slots use measured, and without),
+`start` (to the first step), `memory` (of a worker after many trials), `commands` (that answer at once). Cases that are
+compared take turns. The results are written after each measurement, and the same command resumes after an interruption.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from benchmarks.overhead.measure import NOTHING_AFTER
 from benchmarks.throughput.shapes import SHAPES, experiment
 
 _NO_CHECKPOINTS = "workers.checkpoint_every=24h"
+_NO_FIGURES = "tracking.system_metrics=null"
 _NEVER_REPLACED = "workers.recycle_after=1000000"
 
 
@@ -88,6 +89,25 @@ def logging(setup: Setup) -> list[Case]:
     ]
 
 
+def figures(setup: Setup) -> list[Case]:
+    """The same sweeps with what their slots use measured and logged, and without."""
+    trials = setup.options.trivial
+
+    def one_step(arguments: tuple[str, ...], folder: Path) -> Figures:
+        return measure.figures(
+            setup.sweep(measure.same(trials), folder, images=setup.tiny, arguments=(*NOTHING_AFTER, *arguments))
+        )
+
+    work, found = {"trials": trials, "cores": machine.cores()}, []
+    for variant, arguments in (("on", ()), ("off", (_NO_FIGURES,))):
+        found.append(Case("figures", f"trials of one step, {variant}", work, partial(one_step, arguments)))
+        more = {"arguments": (*NOTHING_AFTER, *arguments)}
+        found.append(
+            setup.case("figures", f"{SHAPES['small'].title}, {variant}", "small", setup.options.trials, 10, **more)
+        )
+    return found
+
+
 def start(setup: Setup) -> list[Case]:
     """The time to the first training step, and the time Python takes to import TensorFlow."""
     trials = machine.cores()
@@ -147,6 +167,7 @@ PARTS: Mapping[str, tuple[Callable[[Setup], list[Case]], int]] = {
     "scaling": (scaling, 3),
     "trivial": (trivial, 1),
     "logging": (logging, 4),
+    "figures": (figures, 4),
     "start": (start, 5),
     "memory": (memory, 1),
     "commands": (commands, 5),

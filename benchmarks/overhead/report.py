@@ -180,6 +180,26 @@ def _logging(found: Found, console: Console) -> list[Goal]:
     return goals
 
 
+def _figures(found: Found, console: Console) -> list[Goal]:
+    kinds = {
+        "wall s": of("wall_seconds"),
+        "s to the end of the last trial": of("last_trial"),
+        "driver's CPU s": of("driver_seconds"),
+    }
+    goals, rows = [], []
+    for title in dict.fromkeys(variant.rpartition(",")[0] for variant in found):
+        on, off = f"{title}, on", f"{title}, off"
+        for what, figure in kinds.items():
+            if (against := ratio(found, on, off, figure)) is None:
+                continue
+            both = [spread(found[variant], figure).text() for variant in (on, off)]
+            rows.append([title, what, *both, f"{against.median:.3f} ({against.low:.3f}–{against.high:.3f})"])
+            if what == "wall s":
+                goals.append(_goal(f"slots measured against not: {title}", against.median, 1.03, "{:.3f} ×"))
+    console.print(show.table(["", "", "on", "off", "on / off"], rows))
+    return goals
+
+
 def _start(found: Found, console: Console) -> list[Goal]:
     ours, base = "mnist_sweep", "import tensorflow"
     names = {
@@ -248,6 +268,10 @@ _TABLES: dict[str, tuple[str, Callable[[Found, Console], list[Goal]]]] = {
         "MLflow, .h5 files and checkpoints against none of them, within each round; without report, registry and the "
         "winner's test",
         _logging,
+    ),
+    "figures": (
+        "what the slots use measured and logged, and not, within each round; without report and registry",
+        _figures,
     ),
     "start": ("seconds from the command; ratios within each round", _start),
     "memory": (

@@ -9,6 +9,7 @@ import time
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.workers.base import Done, Evaluate, Evaluated, Message, Ready, Reported, Task, Train
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 
 # Waits up to this long are real: the loop waits for its search.
 _REAL = 0.01
@@ -66,6 +67,10 @@ class Simulated:
     def nodes(self) -> dict[str, str]:
         """Returns none, as the slots are on this machine."""
         return {}
+
+    def measured(self) -> list[Figures]:
+        """Returns nothing, as there are no processes."""
+        return []
 
     def open(self, slot: Slot) -> None:
         """Is not called, as no slot is a GPU's."""

@@ -19,19 +19,23 @@ Part: TypeAlias = tuple[Any, Any]
 # (x_train, y_train); ((x_train, y_train), (x_test, y_test)), as `keras.datasets.….load_data()` returns it; or a dict.
 Data: TypeAlias = "Part | tuple[Part, Part] | Mapping[str, Any]"
 
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_PARTS = ("train", "val", "test")
+_NAMES = tuple(f"{kind}_{part}" for part in _PARTS for kind in "xy")
 # The share of the rows that is held out if there is no test part.
 _HELD_OUT = 0.2
 _PAIR = 2
 
 
-def as_arrays(data: Data | None, train: Part | None, test: Part | None) -> dict[str, NDArray[Any]]:
+def as_arrays(
+    data: Data | None, train: Part | None, test: Part | None, validation: Part | None = None
+) -> dict[str, NDArray[Any]]:
     """Returns the arrays that a caller has passed, by their names in an `.npz`.
 
     Args:
         data: Both parts, or the training part alone.
         train: The training part, in place of `data`.
         test: The test part, in place of the one in `data`.
+        validation: The part to validate on, in place of the one in `data`.
 
     Raises:
         UserError: They are something else, or are given twice.
@@ -39,15 +43,15 @@ def as_arrays(data: Data | None, train: Part | None, test: Part | None) -> dict[
     if data is not None and train is not None:
         raise UserError("train: data is given too; pass only one of them")
     given = {} if data is None else _named(data)
-    for which, passed in (("train", train), ("test", test)):
+    for which, part, passed in (("train", "train", train), ("validation", "val", validation), ("test", "test", test)):
         if passed is not None:
-            inputs, targets = _pair(passed, which, f"(x_{which}, y_{which})")
-            given |= {f"x_{which}": inputs, f"y_{which}": targets}
+            inputs, targets = _pair(passed, which, f"(x_{part}, y_{part})")
+            given |= {f"x_{part}": inputs, f"y_{part}": targets}
     for name in ("x_train", "y_train"):
         if name not in given:
             raise UserError(f"data: {name} is missing; pass data=(x_train, y_train)")
     arrays = {name: _array(name, value) for name, value in given.items()}
-    for part in ("train", "test"):
+    for part in _PARTS:
         x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
         if (x is None) != (y is None):
             missing = "x" if x is None else "y"

@@ -45,19 +45,20 @@ def _stop_with_starter() -> None:
 
 
 def _run(job: dict[str, Any]) -> int:
-    from mnist_sweep.common.secrets import hide
+    from mnist_sweep.common.secrets import hide, remember
     from mnist_sweep.common.tables import line_printer, standard_output
     from mnist_sweep.common.termination import ended_by_signals
+    from mnist_sweep.config import services
     from mnist_sweep.driver import launch, resume
 
+    for hidden, uri in job.pop("secrets", {}).items():
+        remember(hidden, uri)
     console = standard_output()
     for note in job.pop("notes"):
         line_printer(console)(note)
     with ended_by_signals():
         if "sweep" in job:
-            overrides = job.pop("overrides")
-            for override in overrides:
-                hide(override.partition("=")[2])
+            overrides = [services.kept(override) for override in job.pop("overrides")]
             return resume.resume(job.pop("sweep"), overrides, console, **job)
         config = job.pop("config")
         hide(config["tracking"]["uri"])

@@ -18,8 +18,11 @@ from mnist_sweep.api.driver import Driver
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.text import format_size
-from mnist_sweep.config.settings import is_name
+from mnist_sweep.config import services
+from mnist_sweep.config.settings import check_settings, is_name
 from mnist_sweep.data import stream
+from mnist_sweep.driver import task_choice
+from mnist_sweep.driver.steering import Steering
 from mnist_sweep.driver.watched import Phase, Watched
 from mnist_sweep.journal import folders
 from mnist_sweep.journal.files import CODE, DATA, code_folder
@@ -37,6 +40,8 @@ Values: TypeAlias = "str | int | float | bool | None"
 _PATH = "data.path=data.npz"
 # Seconds between two looks at a sweep that runs.
 _LOOK = 0.5
+# Seconds between two looks at one that starts.
+_SOON = 0.1
 # Bytes of GPU memory that this process may hold unmentioned: what CUDA itself needs.
 _HELD = 10**9
 
@@ -116,6 +121,7 @@ def sweep(
     data: Data | str | Path | Callable[[], Any] | None = None,
     train: Part | None = None,
     test: Part | None = None,
+    validation: Part | None = None,
     objective: str | Sequence[str] | None = None,
     max_trials: int | None = None,
     name: str | None = None,
@@ -137,6 +143,8 @@ def sweep(
             as a `tf.data.Dataset`, as `data.loader` does; it may be defined in a notebook.
         train: `(x_train, y_train)`, in place of `data`.
         test: `(x_test, y_test)`.
+        validation: `(x_val, y_val)`, to score the trials on. Without it, a share of the training part is held out
+            (`data.validation_split`).
         objective: What to optimize: `"val_loss min"`; or a list of them.
         max_trials: Stands for the override `search.max_trials=…`.
         name: Stands for the override `name=…`: the MLflow experiment, and the folder under `experiments/`.
@@ -168,7 +176,7 @@ def sweep(
     given += _as_overrides({"objective": objective, "search.max_trials": max_trials, "name": name})
     passed: dict[str, Any] | None = None
     if isinstance(data, str | Path):
-        if train is not None or test is not None:
+        if any(part is not None for part in (train, test, validation)):
             raise UserError(f"data={data}: arrays are given too; pass only one of them")
         given += [f"data={data}"] if is_name(str(data)) else ["data=npz", f"data.path={_quoted(str(data))}"]
     elif callable(data):
@@ -178,8 +186,8 @@ def sweep(
             f"data: a {stream.kind_of(data) or 'stream'} cannot be copied to other processes; pass a function that "
             "returns (train, validation)"
         )
-    elif data is not None or train is not None or test is not None:
-        passed = arrays.as_arrays(data, train, test)
+    elif any(part is not None for part in (data, train, test, validation)):
+        passed = arrays.as_arrays(data, train, test, validation)
         given += ["data=npz", _PATH]
     config, hydra = _composed(given)
     if passed is not None:
@@ -202,6 +210,9 @@ def sweep(
     except BaseException:
         claim.give_up()
         raise
+    finally:
+        # The check has read them; only the other processes need them.
+        task_choice.forget()
     return started._run(wait=wait, verbose=verbose)
 
 
@@ -222,13 +233,20 @@ def _start(
             claim.give_up()
             if (found.folder / DATA).exists():
                 found.config["data"]["path"] = str(found.folder / DATA)
-            job = {"config": found.config, "folder": str(found.folder), "resume": True}
+            job = {"config": found.config, "folder": str(found.folder), "resume": True, "secrets": _secrets(plain)}
             return Sweep._new(found.folder, {**job, "retry_failed": found.retry_failed, "notes": [*notes, *found.said]})
     notes += compose.replaced_options(hydra.runtime.choices)
     hydra_folder.save_configs(config, hydra, claim.folder)
     baseline = compose.baseline(plain, list(hydra.overrides.task), hydra.runtime.choices)
     job = {"config": plain, "folder": str(claim.folder), "baseline": baseline, "notes": notes}
+    job["secrets"] = _secrets(plain)
     return Sweep._new(claim.folder, job, claim)
+
+
+def _secrets(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the addresses of the services that get messages, by how the config has them."""
+    found = services.services(check_settings(config).notify)
+    return {one.name: one.url for one in found if one.url not in (None, one.name)}
 
 
 def _gpu_notes() -> list[str]:
@@ -416,6 +434,125 @@ class Sweep:
             self._driver.stop()
         elif folders.is_running(self.folder):
             raise UserError(f"{self.name}: another process runs this sweep; stop it there, with Ctrl-C")
+
+    # ---- changes while it runs --------------------------------------------------------------------------------
+
+    def stop_trial(self, trial: int) -> str:
+        """Stops a trial after its current epoch. It keeps its result so far.
+
+        This and the methods below change a sweep that runs, here (`wait=False`) or in another process, as
+        `python -m mnist_sweep steer` does: each change is checked, is kept when the sweep is resumed, and is shown in
+        its report and in MLflow.
+
+        Args:
+            trial: Its number.
+
+        Returns:
+            What is done, in a sentence.
+
+        Raises:
+            UserError: The sweep does not run, or there is no such trial, or it has ended.
+
+        Example:
+            >>> from mnist_sweep import Sweep
+            >>> s = Sweep("mlp")  # doctest: +SKIP
+            >>> s.stop_trial(17)  # doctest: +SKIP
+            'Trial 17 will stop after its current epoch'
+        """
+        return self._steering().stop(trial).text
+
+    def add(self, values: str | Mapping[str, Any], *more: str) -> int:
+        """Adds a trial, which starts next.
+
+        Args:
+            values: Hyperparameters by name, or as on the command line; the others are chosen as for `search.enqueue`.
+            more: Further values, as on the command line.
+
+        Returns:
+            The trial's number.
+
+        Raises:
+            UserError: The sweep does not run, a value is invalid, or a trial has these values.
+
+        Example:
+            >>> from mnist_sweep import Sweep
+            >>> s = Sweep("mlp")  # doctest: +SKIP
+            >>> s.add({"model.units": 64, "optimizer.name": "sgd"})  # doctest: +SKIP
+            21
+            >>> s.add("model.units=32", "optimizer.name=sgd")  # doctest: +SKIP
+            22
+        """
+        given = (values, *more) if isinstance(values, str) else ({**values},)
+        if more and not isinstance(values, str):
+            raise UserError("add: pass a dict, or texts such as 'model.units=64', not both")
+        added = self._steering().add(*given).trial
+        assert added is not None
+        return added
+
+    def pause(self) -> str:
+        """Starts no more trials; those that run go on. `unpause` starts trials again.
+
+        Returns:
+            What is done, in a sentence.
+
+        Raises:
+            UserError: The sweep does not run, or its search has ended.
+        """
+        return self._steering().pause().text
+
+    def unpause(self) -> str:
+        """Starts trials again after `pause`.
+
+        Returns:
+            What is done, in a sentence.
+
+        Raises:
+            UserError: The sweep does not run.
+        """
+        return self._steering().unpause().text
+
+    def set(self, *settings: str, max_trials: int | None = None, time_budget: str | None = None) -> str:
+        """Changes the budget, or narrows what is searched.
+
+        Args:
+            settings: Such as `"search.target=0.99"`, or `"model.units=choice(16, 32)"` for the trials from now on.
+            max_trials: Stands for `search.max_trials=…`.
+            time_budget: Stands for `search.time_budget=…`, such as `"2h"`.
+
+        Returns:
+            What is done, in a sentence.
+
+        Raises:
+            UserError: The sweep does not run, or a setting cannot be changed, or not so.
+
+        Example:
+            >>> from mnist_sweep import Sweep
+            >>> s = Sweep("mlp")  # doctest: +SKIP
+            >>> done = s.set("optimizer.learning_rate=interval(1e-4, 1e-2)", max_trials=80)  # doctest: +SKIP
+        """
+        budget = {"search.max_trials": max_trials, "search.time_budget": time_budget}
+        return self._steering().set(*settings, *_as_overrides(budget)).text
+
+    def slots(self, count: int) -> str:
+        """Uses at most so many slots, such as to free a GPU for an hour. The trials that run end first.
+
+        Args:
+            count: How many of the sweep's slots; 0 for none of them.
+
+        Returns:
+            What is done, in a sentence.
+
+        Raises:
+            UserError: The sweep does not run, or does not have so many.
+        """
+        return self._steering().slots(count).text
+
+    def _steering(self) -> Steering:
+        driver = self._driver
+        # It has just been started, and takes some seconds until it can be reached.
+        while driver is not None and not folders.is_running(self.folder) and not driver.wait(_SOON):
+            continue
+        return Steering(self.folder)
 
     @property
     def progress(self) -> State:

@@ -58,6 +58,7 @@ def _resume(given: list[str]) -> int:
     parser.add_argument("--retry-failed", action="store_true", help=failed)
     parser.add_store()
     options = parser.parse_intermixed_args(given)
+    from mnist_sweep.config import services
     from mnist_sweep.driver import resume
 
     changes = [text for text in options.given if "=" in text and not Path(text).exists()]
@@ -65,11 +66,9 @@ def _resume(given: list[str]) -> int:
     _refuse_keys("resume", sweeps)
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    for text in changes:
-        hide(text.partition("=")[2])
     return resume.resume(
         next(iter(sweeps), None),
-        changes,
+        [services.kept(text) for text in changes],
         _console(),
         other_versions=options.other_versions,
         retry_failed=options.retry_failed,
@@ -104,6 +103,26 @@ slots NUMBER       use so many slots; the process of another one ends when its t
         parser.error(f"{' '.join(words)}: write one of {', '.join(steering.WISHES)} after the sweep")
     print(steering.steer(sweep, rest[0], rest[1:]).text)
     return 0
+
+
+def _watch(given: list[str]) -> int:
+    from mnist_sweep.cli import watch
+
+    parser = _Parser("watch", "Serves a page on which to follow sweeps, and to change those that run, until Ctrl-C.")
+    which = (
+        f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
+    )
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=which)
+    parser.add_address(watch.HOST, watch.PORT)
+    token = (
+        "the token in the page's link, without which it can change nothing, and be read on this machine only (default: "
+        "the variable MNIST_SWEEP_TOKEN, or a new one)"
+    )
+    parser.add_argument("--token", help=token)
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    options = parser.parse_args(given)
+    _refuse_keys("watch", options.sweeps)
+    return watch.watch(options.sweeps, options.host, options.port, options.token, open_browser=options.open)
 
 
 def _sync(given: list[str]) -> int:
@@ -202,30 +221,37 @@ def _export(given: list[str]) -> int:
 
 
 def _predict(given: list[str]) -> int:
-    parser = _Parser("predict", "Reads digits from image files, and explains why an answer may be wrong.")
-    images = (
-        "PNG, JPEG, BMP, GIF or WebP files of any usual size. SWEEP, or SWEEP TRIAL, may precede them: they have no "
-        "ending such as .png"
+    parser = _Parser("predict", "Predicts from pictures, tables or arrays, and says why an answer may be wrong.")
+    files = (
+        "as the model was trained: PNG, JPEG, BMP, GIF or WebP pictures of any usual size; CSV, Parquet or Excel files "
+        "with its columns; or .npz files with x, or x_NAME for each of several inputs. SWEEP, or SWEEP TRIAL, may "
+        "precede them: they have no ending such as .png"
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=images)
+    parser.add_argument("files", nargs="+", metavar="FILE", help=files)
     parser.add_argument("--model", metavar="SWEEP", help=f"{_TRIAL} (default: the last sweep)")
     parser.add_argument("--trial", metavar="N", type=int, help="a trial of that sweep (default: the best)")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    form = "default: table; json prints every prediction and writes none"
+    parser.add_argument("--format", choices=("table", "json"), default="table", help=form)
+    parser.add_file("--to", "where to write the predictions of a table or arrays (default: NAME_predictions beside it)")
     parser.add_argument("--save-input", metavar="DIR", type=Path, help="write PNGs of what the model sees to DIR")
     parser.add_store()
     options = parser.parse_intermixed_args(given)
     from mnist_sweep.results.models import predict
 
-    sweep, trial, files = _model_and_images(options.model, options.trial, options.images)
-    if not files:
-        raise UserError("predict: name at least one image file")
+    sweep, trial, paths = _model_and_files(options.model, options.trial, options.files)
+    if not paths:
+        raise UserError("predict: name at least one file: a picture, a table or an .npz file")
+    as_json = options.format == "json"
     return predict.predict(
-        files, sweep, trial, options.tracking_uri, as_json=options.format == "json", to=options.save_input
+        paths, sweep, trial, options.tracking_uri, as_json=as_json, seen=options.save_input, to=options.to
     )
 
 
 def _serve(given: list[str]) -> int:
-    parser = _Parser("serve", "Serves a page to draw digits on, which shows the answers of a sweep's models.")
+    parser = _Parser(
+        "serve",
+        "Serves a page to draw digits on, open pictures or fill in a form, with the answers of a sweep's models.",
+    )
     parser.add_trial("the trial whose model answers first")
     parser.add_address("127.0.0.1", 8000)
     token = (
@@ -302,15 +328,15 @@ def _refuse_keys(command: str, named: list[str]) -> None:
         raise UserError(f"{command}: {text}: write KEY=VALUE: {text}=…")
 
 
-def _model_and_images(
+def _model_and_files(
     sweep: str | None, trial: int | None, given: list[str]
 ) -> tuple[str | None, int | None, list[Path]]:
-    """Tells the arguments that name a model from those that name images."""
+    """Tells the arguments that name a model from those that name files."""
     if sweep is None and _names_a_model(given[0]):
         sweep, given = given[0], given[1:]
         if given and trial is None and given[0].isdecimal() and not Path(given[0]).exists():
             trial, given = int(given[0]), given[1:]
-    return sweep, trial, [Path(image) for image in given]
+    return sweep, trial, [Path(file) for file in given]
 
 
 def _names_a_model(text: str) -> bool:
@@ -414,6 +440,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
     "show-data": _show_data,
     "resume": _resume,
+    "watch": _watch,
     "steer": _steer,
     "sync": _sync,
     "report": _report,

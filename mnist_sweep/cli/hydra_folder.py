@@ -16,6 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.common.secrets import hide, masked
+from mnist_sweep.config import services
 from mnist_sweep.journal.files import CONFIGS
 from mnist_sweep.journal.folders import Claim, check_free, claim, holds_a_sweep
 
@@ -60,6 +61,9 @@ class ClaimFolder(Callback):
             tracking = OmegaConf.to_container(config.tracking, resolve=False)
             if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
                 config.tracking.uri = hide(tracking["uri"])
+            unresolved = OmegaConf.to_container(config, resolve=False)
+            if isinstance(unresolved, dict) and services.KEY in unresolved:
+                config[services.KEY] = services.hidden(unresolved[services.KEY])
 
 
 def _check_sweep_folder(config: DictConfig) -> None:

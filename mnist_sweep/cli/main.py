@@ -277,10 +277,13 @@ def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None
 
 
 def without_secret(argument: str) -> str:
-    """Hides the password of a tracking URI in an override, which Hydra would print and write to a file."""
+    """Hides the secrets of an override, which Hydra would print and write to a file: of a tracking URI, or `notify`."""
+    from mnist_sweep.config import services
     from mnist_sweep.config.grammar import values_of
 
     key, equals, value = argument.partition("=")
+    if key.lstrip("+") == services.KEY and equals:
+        return services.hidden_override(argument)
     if key.lstrip("+") != "tracking.uri" or not equals:
         return argument
     for uri in values_of(argument) or [value]:

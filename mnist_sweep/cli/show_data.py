@@ -142,6 +142,10 @@ def _targets(data: LoadedData) -> tuple[tuple[str, ...], list[tuple[str, ...]], 
     """Returns the headings, the rows and the title of a table of what is to be predicted."""
     assert data.test is not None
     target, parts = data.schema.target, (data.train.targets, data.test.targets)
+    if target.kind in ("array", "several"):
+        each = target.parts or {"y": target}
+        found = [(name, part.about, "x".join(map(str, part.row_shape))) for name, part in each.items()]
+        return ("output", "what it is", "shape"), list[tuple[str, ...]](found), counted(len(found), "output")
     names = [target.name(i) for i in range(target.size)]
     if target.kind == "numbers":
         rows = [(name, *(_ends(part.reshape(len(part), -1)[:, i]) for part in parts)) for i, name in enumerate(names)]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from urllib.parse import unquote
 
+from mnist_sweep.common.errors import UserError
+
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
+# Characters that a header can carry. A shorter token can be guessed.
+_TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 # What MLflow, the drivers of databases and the libraries of object storage log in with.
 _LOGIN_VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD",
@@ -45,7 +51,32 @@ _hidden_uris: dict[str, str] = {}
 # parts of ordinary words.
 _passwords: set[str] = set()
 _SHORTEST = 6
+# Characters of a part of a service's address that is a token for sure.
+_SHORTEST_TOKEN = 12
+_WHOLE = re.compile(r"(?:[\w+.-]+://)?\*{3}\d*")
 _NUMBERED = re.compile(r"\*{3}\d+")
+
+
+def access_token(given: str | None) -> tuple[str, bool]:
+    """Returns the token that the clients of a server must have, and whether it is a new one.
+
+    Args:
+        given: The token; `auto` for a new one; None for the value of the variable MNIST_SWEEP_TOKEN, which is removed
+            from the environment, as no child process needs it.
+
+    Raises:
+        UserError: It is too short, or has characters that a header cannot carry.
+    """
+    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
+    token = from_variable if given is None else given
+    if token == "auto":
+        return secrets.token_urlsafe(24), True
+    if token and not _TOKEN.fullmatch(token):
+        # The token is not printed, as the output may be kept somewhere.
+        raise UserError(
+            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
+        )
+    return token, False
 
 
 def masked(text: str) -> str:
@@ -98,18 +129,48 @@ def hide(uri: str) -> str:
     Returns:
         The URI with `***` in place of its user and password; with `***2` and so on if that is another URI already.
     """
-    hidden, number = _hidden(uri), 1
+    hidden = _hidden(uri)
     if hidden == uri:
         return uri
-    while _hidden_uris.get(hidden, uri) != uri:
-        number += 1
-        hidden = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
-    _hidden_uris[hidden] = uri
+    hidden = _numbered(hidden, uri)
+    remember(hidden, uri)
     _remember(user_of(uri).partition(":")[2])
     for key, _, value in (part.partition("=") for part in uri.partition("?")[2].split("&")):
         if _KEY.search(key):
             _remember(value)
     return hidden
+
+
+def hide_whole(uri: str) -> str:
+    """Hides a URI of which any part may be a secret; `reveal` and `masked` know it as after `hide`.
+
+    Args:
+        uri: Such as the address of a service that sends messages.
+
+    Returns:
+        Its scheme and `***`, as in `slack://***`; with `***2` and so on if that is another URI already.
+    """
+    if _WHOLE.fullmatch(uri):
+        return uri
+    scheme, separator, rest = uri.partition("://")
+    hidden = _numbered(f"{scheme}://{HIDDEN}" if separator else HIDDEN, uri)
+    remember(hidden, uri)
+    _passwords.update(part for part in re.split(r"[/:@?&=,]", rest) if len(part) >= _SHORTEST_TOKEN and "." not in part)
+    return hidden
+
+
+def _numbered(hidden: str, uri: str) -> str:
+    """Returns how a URI is written with its secrets hidden, unless another one is written so already."""
+    found, number = hidden, 1
+    while _hidden_uris.get(found, uri) != uri:
+        number += 1
+        found = hidden.replace(HIDDEN, f"{HIDDEN}{number}", 1)
+    return found
+
+
+def remember(hidden: str, uri: str) -> None:
+    """Makes `reveal` and `masked` know a URI that another process has hidden."""
+    _hidden_uris[hidden] = uri
 
 
 def hide_login() -> None:

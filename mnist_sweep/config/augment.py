@@ -15,6 +15,9 @@ _Alpha = Annotated[float, Field(ge=0, le=100)]
 
 # The steps that move pixels.
 GEOMETRY = ("shift", "rotation", "zoom")
+# The steps that leave everything in an image where it is, and those that mix images with their targets.
+SAME_PLACE = ("brightness", "contrast")
+MIXES = ("mixup", "cutmix")
 
 
 class AugmentConfig(Strict):

@@ -26,7 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
-from mnist_sweep.config import shipped
+from mnist_sweep.config import services, shipped
 from mnist_sweep.config.grammar import FORMS, is_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected, in_shell, joined
@@ -243,7 +243,7 @@ def _without_sweeps(node: Any, default: Any, key: str) -> Any:
 
 
 def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
-    """Converts a composed config to plain data, with interpolations resolved.
+    """Converts a composed config to plain data, with interpolations resolved, and with the secrets of `notify` hidden.
 
     Args:
         config: The config.
@@ -252,14 +252,27 @@ def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
     Raises:
         UserError: A value is missing, or refers to a missing one.
     """
+    notify = _hidden_services(config)
     try:
         result = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     assert isinstance(result, dict)
+    result |= notify
     # A name such as 2026 is a number in YAML.
     texts = {key: str(result[key]) for key in _TEXTS if type(result.get(key)) in (int, float)}
     return {str(key): value for key, value in result.items()} | texts
+
+
+def _hidden_services(config: DictConfig) -> dict[str, Any]:
+    """Returns `notify` as a config keeps it, if it is there; refuses variables that are not set."""
+    if services.KEY not in config:
+        return {}
+    unresolved = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(unresolved, dict)
+    found = services.hidden(unresolved[services.KEY])
+    services.services([one for one in ([found] if isinstance(found, str) else found or ()) if isinstance(one, str)])
+    return {services.KEY: found}
 
 
 def experiments() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The names of Keras's optimizers, learning-rate schedules, callbacks and activations.
+"""The names of Keras's optimizers, learning-rate schedules, callbacks, activations, losses and metrics.
 
 Checking a config must not load Keras (seconds, hundreds of megabytes), so the names are plain data here.
 `tests/config/test_keras_names.py` compares them with the installed Keras.
@@ -108,6 +108,46 @@ ACTIVATIONS: set[str] = {
     *("tanh", "hard_tanh", "tanh_shrink", "hard_shrink", "soft_shrink", "threshold", "softsign"),
     *("softmax", "log_softmax", "sparsemax", "softplus", "sparse_plus", "squareplus"),
 }
+
+# Losses and metrics, as users write them; `plain` finds them in every spelling.
+LOSSES: set[str] = {
+    *("binary_crossentropy", "binary_focal_crossentropy", "categorical_crossentropy", "categorical_focal_crossentropy"),
+    *("categorical_generalized_cross_entropy", "categorical_hinge", "circle", "cosine_similarity", "ctc", "dice"),
+    *("hinge", "huber", "kl_divergence", "log_cosh", "mean_absolute_error", "mean_absolute_percentage_error"),
+    *("mean_squared_error", "mean_squared_logarithmic_error", "poisson", "sparse_categorical_crossentropy"),
+    *("squared_hinge", "tversky"),
+}
+METRICS: set[str] = {
+    *("accuracy", "auc", "binary_accuracy", "binary_crossentropy", "binary_iou", "categorical_accuracy"),
+    *("categorical_crossentropy", "categorical_hinge", "concordance_correlation", "cosine_similarity", "f1_score"),
+    *("f_beta_score", "false_negatives", "false_positives", "hinge", "iou", "kl_divergence", "log_cosh_error", "mean"),
+    *("mean_absolute_error", "mean_absolute_percentage_error", "mean_iou", "mean_squared_error"),
+    *("mean_squared_logarithmic_error", "one_hot_iou", "one_hot_mean_iou", "pearson_correlation", "poisson"),
+    *("precision", "precision_at_recall", "r2_score", "recall", "recall_at_precision", "root_mean_squared_error"),
+    *("sensitivity_at_specificity", "sparse_categorical_accuracy", "sparse_categorical_crossentropy"),
+    *("sparse_top_k_categorical_accuracy", "specificity_at_sensitivity", "squared_hinge", "sum"),
+    *("top_k_categorical_accuracy", "true_negatives", "true_positives"),
+}
+# Short names of some of them.
+SHORT = {
+    "acc": "accuracy",
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
+    "rmse": "root_mean_squared_error",
+    "r2": "r2_score",
+    "f1": "f1_score",
+    "fbeta": "f_beta_score",
+    "logcosh": "log_cosh",
+    "kld": "kl_divergence",
+    "bce": "binary_crossentropy",
+}
+
+
+def plain(name: str) -> str:
+    """Returns a loss's or a metric's name in the one way in which all its spellings are the same."""
+    return SHORT.get(name, name).replace("_", "").lower()
 
 
 def default_learning_rate(optimizer: str) -> float:

@@ -20,5 +20,5 @@ def with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     if model.get("kind") == "cnn" and model.get("builder") is None and model.get("hypermodel") is None:
         model = {**_CNN, **model, "pooling": {"global": None, **model["pooling"]}}
-    groups = {"task": CLASSIFICATION.model_dump(), "augment": NO_AUGMENTATION.model_dump()}
-    return {**groups, **config, "model": model}
+    task = {**CLASSIFICATION.model_dump(), **config.get("task", {})}
+    return {"augment": NO_AUGMENTATION.model_dump(), "notify": [], **config, "task": task, "model": model}

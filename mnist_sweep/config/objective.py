@@ -33,13 +33,13 @@ TRIAL_PREFIXES = ("best_", "confirmed_", "test_")
 _WORDS: tuple[tuple[Literal["max", "min"], str], ...] = (
     (
         "min",
-        "loss error errors mse mae mape msle rmse hinge crossentropy entropy divergence kl poisson cosh cost distance "
-        "perplexity latency seconds false tversky",
+        "loss error errors mse mae mape msle rmse hinge crossentropy entropy divergence kl poisson cosh logcosh huber "
+        "ctc circle cost distance perplexity latency seconds false tversky",
     ),
     (
         "max",
-        "accuracy acc auc precision recall f1 f2 fbeta f score iou dice top top1 top2 top3 top5 sensitivity "
-        "specificity similarity r2 kappa true mcc jaccard map",
+        "accuracy acc auc precision recall f1 f2 fbeta f score io iou miou correlation dice top top1 top2 top3 top5 "
+        "sensitivity specificity similarity r2 kappa true mcc jaccard map",
     ),
 )
 

@@ -17,10 +17,10 @@ from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.data_config import Columns, DataConfig, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
+from mnist_sweep.config.objective import AUTO, METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.shipped import SEARCHED, TRIAL_GROUPS
-from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
+from mnist_sweep.config.task import CLASSIFICATION, kind_of, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
@@ -74,6 +74,7 @@ class TrackingConfig(Strict):
     # Defaults for old sweeps, which lack these keys; a field named `register` would hide a method of pydantic's.
     report: bool = True
     register_winner: Annotated[bool, Field(alias="register")] = True
+    system_metrics: Duration | None = None
 
 
 class ConfirmConfig(Strict):
@@ -110,6 +111,7 @@ class Settings:
         tracking: Where runs are logged.
         trial: The groups of `TRIAL_GROUPS`, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
+        notify: The services that get messages, with their secrets hidden; see `config/services.py`.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Settings:
     tracking: TrackingConfig
     trial: dict[str, Any]
     conditions: dict[str, Written] | None
+    notify: tuple[str, ...] = ()
 
     @property
     def objective(self) -> Objective:
@@ -156,6 +159,8 @@ class _Top(Strict):
     tracking: dict[str, Any]
     # A default for old sweeps, which lack this key.
     conditions: dict[str, Any] | None = None
+    # A default for old sweeps, which lack this key.
+    notify: list[str] | str | None = None
     # Not stored with a sweep.
     resume: Literal["auto"] | None = None
 
@@ -205,6 +210,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
+        notify=(top.notify,) if isinstance(top.notify, str) else tuple(top.notify or ()),
     )
     if settings.validation == "kfold" and isinstance(settings.data, Columns) and settings.data.time is not None:
         raise UserError(
@@ -262,8 +268,9 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 def _objectives(written: str | list[str], model: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Objective, ...]:
     written = objective_of(written, task)
     metrics = logged_metrics(task)
-    if model.get("hypermodel") is None and metrics is not None:
-        # What a hypermodel's model logs is known when it is built.
+    # What a user's model logs may be known only when it is built.
+    waits = model.get("hypermodel") is not None or (model.get("builder") is not None and kind_of(task) == AUTO)
+    if not waits and metrics is not None:
         of_task = [f"{prefix}{name}" for name in metrics for prefix in ("", "val_")]
         known = [*of_task, *METRICS, *SUMMARIES]
         for text in [written] if isinstance(written, str) else written:
@@ -300,6 +307,7 @@ FREE_TEXTS = {
     "name",
     "description",
     "objective",
+    "notify",
     "data.path",
     "data.loader",
     "data.target",

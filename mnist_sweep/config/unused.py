@@ -58,7 +58,7 @@ _RULES: tuple[_Rule, ...] = (
         "there are no classes; weight the rows instead",
     ),
     (
-        ("task.loss", "task.metrics", "task.standardize"),
+        ("task.loss", "task.metrics", "task.loss_weights", "task.standardize"),
         lambda c: c["model"].get("hypermodel") is not None,
         "the hypermodel compiles its own loss and metrics; set them there",
     ),

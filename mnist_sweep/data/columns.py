@@ -102,7 +102,9 @@ def describe(
             if missing.all() or (not missing.any() and (values[:, 0] == values[0, 0]).all()):
                 constant.append(name)
             else:
-                numbers.append(replace(column, width=values.shape[1], optional=bool(missing.any())))
+                low, high = float(np.nanmin(values[:, 0])), float(np.nanmax(values[:, 0]))
+                width, optional = values.shape[1], bool(missing.any())
+                numbers.append(replace(column, width=width, optional=optional, low=low, high=high))
     # Models then take the columns with missing values, and those with few categories, from one place.
     numbers.sort(key=lambda column: not column.optional)
     coded.sort(key=lambda pair: len(pair[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from mnist_sweep.data.schema import ONLY, Input, InputKind, Schema, TargetKind
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-# `x_train`, `x_train_NAME`, `y_train`, `w_train`; and the same for the other parts.
-_NAME = re.compile(r"(?:(x)_(train|val|test)(?:_(\w+))?|([yw])_(train|val|test))")
+# `x_train`, `x_train_NAME`, `y_train`, `y_train_NAME`, `w_train`; and the same for the other parts.
+_NAME = re.compile(r"(?:([xy])_(train|val|test)(?:_(\w+))?|(w)_(train|val|test))")
 _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 _WHITE_8, _WHITE_16 = 255, 65535
 
@@ -58,7 +58,10 @@ def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
         return archive.read(known, images.COPIES), notes
 
 
-_CALLED = "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs"
+_CALLED = (
+    "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs and "
+    "y_train_NAME for several outputs"
+)
 
 
 def _check_names(known: Sequence[str], names: Sequence[str], where: str) -> None:
@@ -69,11 +72,16 @@ def _check_names(known: Sequence[str], names: Sequence[str], where: str) -> None
         names: All names, for messages.
         where: The start of an error's message.
     """
-    inputs = _inputs(known)
+    inputs, outputs = _inputs(known), _outputs(known)
     for part in _PARTS:
         used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
         missing = [
-            name for name in (*(array_name(part, one) for one in inputs or [ONLY]), f"y_{part}") if name not in known
+            name
+            for name in (
+                *(array_name(part, one) for one in inputs or [ONLY]),
+                *(target_name(part, one) for one in outputs or [""]),
+            )
+            if name not in known
         ]
         if used and missing:
             found = images.listed(list(names)) or "none"
@@ -82,6 +90,11 @@ def _check_names(known: Sequence[str], names: Sequence[str], where: str) -> None
         other = next(name for name in inputs if name != ONLY)
         raise UserError(
             f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
+        )
+    if "" in outputs and len(outputs) > 1:
+        other = next(name for name in outputs if name)
+        raise UserError(
+            f"{where}: has both y_train and y_train_{other}; give each of several outputs a name: y_train_mask"
         )
 
 
@@ -100,8 +113,19 @@ def known_names(names: Sequence[str], where: str) -> tuple[list[str], list[str]]
 
 def _inputs(names: Sequence[str]) -> list[str]:
     """Returns the names of the inputs in any part, in the order of the arrays; the only one is `x`."""
-    found = [match[3] or ONLY for name in names if (match := _NAME.fullmatch(name)) and match[1]]
+    found = [match[3] or ONLY for name in names if (match := _NAME.fullmatch(name)) and match[1] == "x"]
     return list(dict.fromkeys(found))
+
+
+def _outputs(names: Iterable[str]) -> list[str]:
+    """Returns the names of the outputs in any part, in the order of the arrays; the only one is ""."""
+    found = [match[3] or "" for name in names if (match := _NAME.fullmatch(name)) and match[1] == "y"]
+    return list(dict.fromkeys(found))
+
+
+def target_name(part: str, output: str) -> str:
+    """Returns the name of a part's array of targets: `y_train`, or `y_train_NAME` for one of several outputs."""
+    return f"y_{part}_{output}" if output else f"y_{part}"
 
 
 def _part(name: str) -> str:
@@ -110,8 +134,9 @@ def _part(name: str) -> str:
 
 def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
     """Checks shapes and types, without any values."""
+    output = (_outputs(arrays) or [""])[0]
     for name, array in arrays.items():
-        labels = f"y_{_part(name)}"
+        labels = target_name(_part(name), output)
         if name.startswith("x_"):
             if len(array.shape) == 0 or 0 in array.shape:
                 raise UserError(
@@ -156,7 +181,8 @@ def checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, n
         UserError: Something is wrong with them.
     """
     _check_headers(where, arrays)
-    parts = [part for part in _PARTS if f"y_{part}" in arrays]
+    outputs = _outputs(arrays)
+    parts = [part for part in _PARTS if target_name(part, outputs[0]) in arrays]
     inputs: dict[str, Input] = {}
     for name in _inputs(list(arrays)):
         of_parts = {array_name(part, name): arrays.pop(array_name(part, name)) for part in parts}
@@ -164,11 +190,14 @@ def checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, n
         arrays |= read
         notes += told
         inputs[name] = Input(kind, read[array_name("train", name)].shape[1:])
-    y, target, told = targets.read({f"y_{part}": arrays[f"y_{part}"] for part in parts}, where, wanted)
+    of_outputs = {one: {name: arrays[name] for part in parts if (name := target_name(part, one))} for one in outputs}
+    y, target, told = targets.read_outputs(of_outputs, where, wanted)
     notes += told
     weights = {part: _weights(arrays, part, where) for part in parts}
     rows = {
-        part: Rows({name: arrays[array_name(part, name)] for name in inputs}, y[f"y_{part}"], weights[part])
+        part: Rows(
+            {name: arrays[array_name(part, name)] for name in inputs}, y[target_name(part, outputs[0])], weights[part]
+        )
         for part in parts
     }
     if "val" in rows:
@@ -246,6 +275,39 @@ def white_of(arrays: Sequence[Array]) -> float:
     """Returns the number that a white pixel has in images that `read_input` takes as such."""
     brightest = max(float(array.max()) for array in arrays)
     return 1.0 if brightest <= 1 else float(_WHITE_16) if brightest > _WHITE_8 else float(_WHITE_8)
+
+
+def read_like(array: Array, name: str, given: Input, where: str) -> Array:
+    """Reads an input as the same input of the data that a model was trained on.
+
+    Args:
+        array: (N, …).
+        name: Its name, for messages.
+        given: What it is.
+        where: The start of an error's message.
+
+    Returns:
+        (N, …), as `given` says.
+
+    Raises:
+        UserError: It has another shape, or other values.
+    """
+    if array.dtype.kind not in "buif" or 0 in array.shape:
+        what = f"has type {array.dtype}" if 0 not in array.shape else "is empty"
+        raise UserError(f"{where}: {name} {what}; it must contain numbers")
+    if given.kind == "image":
+        read, kind, _ = read_input({name: array}, where)
+        if kind != "image":
+            raise UserError(f"{where}: {name} has values outside of 0..1 and 0..255; the model takes pixels")
+    elif array.ndim == 4 and array.shape[1:] != given.shape:
+        read = _as_numbers(images.with_channels_last({name: array}, where)[0], where)
+    else:
+        read = _as_numbers({name: array}, where)
+    found = read[name]
+    if found.shape[1:] != given.shape:
+        wanted = ", ".join(map(str, given.shape))
+        raise UserError(f"{where}: {name} has shape {array.shape}; the model takes (N, {wanted})")
+    return found
 
 
 def _as_numbers(arrays: Arrays, where: str) -> Arrays:

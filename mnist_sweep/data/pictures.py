@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array = NDArray[Any]
+Resize = Literal["crop", "pad", "stretch"]
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
@@ -61,7 +62,7 @@ class How:
     height: int
     width: int
     grey: bool
-    resize: Literal["crop", "pad", "stretch"]
+    resize: Resize
     exact: bool
 
     @property
@@ -112,27 +113,44 @@ def pixels(path: Path, how: How) -> Array:
     Raises:
         UnreadableError: It is no picture, is damaged, or has another size.
     """
+    with _Opened(path) as image:
+        if not how.exact:
+            draft(image, how)
+        return fitted(_upright(image), how)
+
+
+def draft(image: Image.Image, how: How) -> None:
+    """Lets a large JPEG be decoded at an eighth to a half of its size, but at least twice the wanted one."""
+    if image.format == "JPEG":
+        side = 2 * max(how.height, how.width)
+        image.draft(None, (side, side))
+
+
+def fitted(image: Image.Image, how: How) -> Array:
+    """Makes an upright picture fit.
+
+    Returns:
+        (height, width, channels), uint8.
+
+    Raises:
+        UnreadableError: It has another size, and must not.
+    """
     from PIL import Image, ImageOps
 
-    with _Opened(path) as image:
-        if not how.exact and image.format == "JPEG":
-            # Decodes a large photograph at an eighth to a half of its size, but at least twice the wanted one.
-            side = 2 * max(how.height, how.width)
-            image.draft(None, (side, side))
-        shown = _opaque(_upright(image), "L" if how.grey else "RGB")
-        size = (how.width, how.height)
-        if shown.size != size:
-            if how.exact:
-                raise UnreadableError(f"is {shown.width} × {shown.height}, not {how.width} × {how.height}")
-            # Averages where it makes smaller, so that lines do not break up.
-            method = Image.Resampling.BILINEAR
-            if how.resize == "crop":
-                shown = ImageOps.fit(shown, size, method)
-            elif how.resize == "pad":
-                shown = ImageOps.pad(shown, size, method, color=0)
-            else:
-                shown = shown.resize(size, method)
-        return np.asarray(shown, dtype=np.uint8).reshape(how.shape)
+    shown = _opaque(image, "L" if how.grey else "RGB")
+    size = (how.width, how.height)
+    if shown.size != size:
+        if how.exact:
+            raise UnreadableError(f"is {shown.width} × {shown.height}, not {how.width} × {how.height}")
+        # Averages where it makes smaller, so that lines do not break up.
+        method = Image.Resampling.BILINEAR
+        if how.resize == "crop":
+            shown = ImageOps.fit(shown, size, method)
+        elif how.resize == "pad":
+            shown = ImageOps.pad(shown, size, method, color=0)
+        else:
+            shown = shown.resize(size, method)
+    return np.asarray(shown, dtype=np.uint8).reshape(how.shape)
 
 
 class _Opened:

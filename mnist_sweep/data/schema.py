@@ -15,7 +15,7 @@ from mnist_sweep.common.text import counted
 ONLY = "x"
 
 InputKind = Literal["image", "numbers", "categories", "text", "array"]
-TargetKind = Literal["classes", "labels", "numbers"]
+TargetKind = Literal["classes", "labels", "numbers", "array", "several"]
 ColumnKind = Literal["number", "date", "category", "text"]
 
 
@@ -52,6 +52,8 @@ class Column:
         at: Where in the input's last axis it begins.
         width: How many places it takes there.
         optional: Whether a value is missing in any row to train or validate on.
+        low: The lowest number in those rows, or the earliest date in days since 1970; None if that is unknown.
+        high: The highest number, or the latest date.
         missing: The text that stands for a missing number, such as `?`; "" if there is none.
     """
 
@@ -62,6 +64,8 @@ class Column:
     width: int = 1
     optional: bool = False
     missing: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,38 @@ class Target:
 
     Attributes:
         kind: `classes`: (N,), int64, the class of each row, counted from 0. `labels`: (N, K), float32, 1 for each label
-            that a row has, else 0. `numbers`: (N,) or (N, K), float32.
-        size: The number of classes, labels or numbers.
+            that a row has, else 0. `numbers`: (N,) or (N, K), float32. `array`: (N, *shape), such as a mask for each
+            image, uint8 if it has classes, else float32. `several`: (N, K), float32, the values of several
+            outputs one after another, as `parts` says.
+        size: The number of classes, labels or numbers; of an array, that of its classes, 0 if it has numbers; of
+            several outputs, the number of values.
         names: The names of the classes, of the labels, or of the columns of numbers; empty if they have none.
+        shape: The shape of one row's array.
+        parts: The outputs by name, in the order of their values.
     """
 
     kind: TargetKind
     size: int
     names: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    parts: Mapping[str, Target] = field(default_factory=dict)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row's target: () for a class or a single number."""
+        if self.kind == "array":
+            return self.shape
+        return () if self.kind == "classes" or (self.kind == "numbers" and self.size == 1) else (self.size,)
+
+    @property
+    def about(self) -> str:
+        """What is predicted, for messages: `3 classes`, `an array of 64x64, 2 classes`."""
+        if self.kind == "several":
+            return ", ".join(f"{name} ({part.about})" for name, part in self.parts.items())
+        if self.kind == "array":
+            of = f", {counted(self.size, 'class', 'classes')}" if self.size else ""
+            return f"an array of {'x'.join(map(str, self.shape))}{of}"
+        return counted(self.size, *_COUNTED[self.kind])
 
     def name(self, number: int) -> str:
         """Returns the name of a class, a label or a column: its number if it has none."""
@@ -143,16 +171,38 @@ def in_words(about: Mapping[str, Any]) -> str:
         text += f" of {about['image']}"
     elif "columns" in about:
         text += f" of {counted(int(about['columns']), 'column')}"
-    for key, (one, several) in _TARGETS.items():
-        if key in about:
-            text += f", {counted(int(about[key]), one, several)}"
-    return text
+    for one, several in _COUNTED.values():
+        if several in about:
+            text += f", {counted(int(about[several]), one, several)}"
+    return text + (f", {about['outputs']}" if "outputs" in about else "")
+
+
+def kind_of_target(about: Mapping[str, Any]) -> TargetKind | None:
+    """Returns what is predicted, from what `described` returned; None if it does not say that."""
+    return next((kind for kind, (_, key) in _COUNTED.items() if key in about), None)
+
+
+def how_to_try(about: Mapping[str, Any]) -> str | None:
+    """Returns how users give a model something to predict on the page of `serve`, from what `described` returned.
+
+    None if the page cannot show what it predicts.
+    """
+    if "outputs" in about:
+        return None
+    if "image" in about:
+        digits = about["image"] == "28x28x1" and str(about.get("classes")) == "10" and "names" not in about
+        return "draw a digit" if digits else "open a picture"
+    return "fill in a form" if "columns" in about else "send it rows"
 
 
 _PARTS = ("training", "validation", "test")
 # Of a stream, they may not be known.
 _NONE = [("", 0)]
-_TARGETS = {"classes": ("class", "classes"), "labels": ("label", "labels"), "targets": ("target", "targets")}
+_COUNTED: dict[TargetKind, tuple[str, str]] = {
+    "classes": ("class", "classes"),
+    "labels": ("label", "labels"),
+    "numbers": ("target", "targets"),
+}
 _ADAPTER = TypeAdapter(Schema)
 
 
@@ -162,7 +212,7 @@ def of_images(height: int, width: int, channels: int, classes: int, names: tuple
 
 
 def schema_in(sample: Mapping[str, Any]) -> Schema | None:
-    """Returns the schema of a table in the arrays of a sample of predictions; None if there is none."""
+    """Returns the schema in the arrays of a sample of predictions; None if it is of a sweep that did not write it."""
     return Schema.from_json(bytes(sample["schema"]).decode()) if "schema" in sample else None
 
 
@@ -175,6 +225,7 @@ def described(schema: Schema) -> dict[str, Any]:
         found["inputs"] = {name: [one.kind, *one.shape] for name, one in schema.inputs.items()}
         # Not their names: there may be more than fit into a tag of MLflow's.
         found |= {"columns": len(schema.columns)} if schema.columns else {}
-    kind = {"classes": "classes", "labels": "labels", "numbers": "targets"}[schema.target.kind]
-    found[kind] = schema.target.size
+    if schema.target.kind not in _COUNTED:
+        return {**found, "outputs": schema.target.about}
+    found[_COUNTED[schema.target.kind][1]] = schema.target.size
     return found | ({"names": list(schema.target.names)} if schema.target.names else {})

@@ -27,13 +27,13 @@ _READ_AT_ONCE = 1 << 20
 _SEPARATORS = ",;\t|"
 
 
-def read(given: str, key: str = "data.path") -> DataFrame:
+def read(given: str, key: str | None = "data.path") -> DataFrame:
     """Reads a table.
 
     Args:
         given: A Parquet or Excel file (its first sheet), by the end of its name, or else a CSV file, compressed or not,
             whose values are separated by commas, semicolons, tabs or bars.
-        key: What names the file, for messages.
+        key: What names the file, for messages; None if it is named itself.
 
     Returns:
         The table, with at least one row; its columns have different names, which are texts.
@@ -41,7 +41,7 @@ def read(given: str, key: str = "data.path") -> DataFrame:
     Raises:
         UserError: It cannot be read, has no rows, or two columns have the same name.
     """
-    where = f"{key}={given}"
+    where = given if key is None else f"{key}={given}"
     try:
         path = Path(given).expanduser()
         if path.is_dir():

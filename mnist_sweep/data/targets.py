@@ -21,6 +21,49 @@ _FEW, _ROWS_PER_CLASS = 20, 10
 # Classes or values to list in a message.
 _LISTED = 5
 _BEYOND_FLOAT32 = float(np.finfo(np.float32).max)
+# Whole numbers up to this are exact in 32 bits.
+_EXACT = 2**24
+# The most different whole numbers that the places of an array may have to be classes.
+_MOST_CLASSES = 256
+
+
+def read_outputs(
+    arrays: Mapping[str, Mapping[str, Array]], where: str, wanted: TargetKind | None
+) -> tuple[dict[str, Array], Target, list[str]]:
+    """Tells what the targets of one or several outputs are, and brings them into their form.
+
+    Args:
+        arrays: For each output by its name, which is "" for the only one, the targets of each part by the array's name,
+            those of the training part first; the parts are the same for all outputs.
+        where: The start of an error's message.
+        wanted: The kind that the task needs; None to tell it from the training part.
+
+    Returns:
+        The targets of each part, what they are, and notes. The targets' keys are the names of the arrays of the first
+        output.
+
+    Raises:
+        UserError: They are not of the kind that is wanted, or something is wrong with them.
+    """
+    if list(arrays) == [""]:
+        return read(arrays[""], where, wanted)
+    keys = list(next(iter(arrays.values())))
+    parts, columns, notes = dict[str, Target](), list[dict[str, Array]](), list[str]()
+    for name, of_parts in arrays.items():
+        values, parts[name], told = read(of_parts, where, None)
+        notes += told
+        in_order = [values[key] for key in of_parts]
+        columns.append({key: one.reshape(len(one), -1) for key, one in zip(keys, in_order, strict=True)})
+        for key, one in columns[-1].items():
+            if len(one) != len(columns[0][key]):
+                raise UserError(
+                    f"{where}: {list(of_parts)[keys.index(key)]} has {counted(len(one), 'row')}, but {key} has "
+                    f"{len(columns[0][key]):,}"
+                )
+            if float(np.abs(one).max(initial=0)) > _EXACT and one.dtype.kind in "iu":
+                raise UserError(f"{where}: the targets of {name} have whole numbers above {_EXACT:,}")
+    joined = {key: np.concatenate([one[key].astype(np.float32) for one in columns], axis=1) for key in keys}
+    return joined, Target("several", joined[keys[0]].shape[1], parts=parts), notes
 
 
 def read(arrays: Mapping[str, Array], where: str, wanted: TargetKind | None) -> _Read:
@@ -49,9 +92,11 @@ def read(arrays: Mapping[str, Array], where: str, wanted: TargetKind | None) -> 
                 f"{where}: {first} has shape {arrays[first].shape}, but {name} has shape {arrays[name].shape}; they "
                 "must have the same columns"
             )
-    if train.ndim > 2 or train.ndim == 0 or 0 in train.shape[1:]:
-        raise UserError(f"{where}: {first} has shape {arrays[first].shape}; targets must be (N,) or (N, columns)")
+    if train.ndim == 0 or 0 in train.shape[1:]:
+        raise UserError(f"{where}: {first} has shape {arrays[first].shape}; targets must have values for each row")
     reader = _Reader(columns, where, first, wanted)
+    if train.ndim > 2:
+        return reader.any_shape()
     return reader.rows() if train.ndim == 1 else reader.matrices()
 
 
@@ -172,10 +217,43 @@ class _Reader:
         note = f"{self._where}: {self._first} is one-hot, read as {counted(size, 'class', 'classes')}"
         return classes, Target("classes", size), [note]
 
-    def _numbers(self) -> _Read:
+    def any_shape(self) -> _Read:
+        """Reads an array for each row, such as a mask: the class of each place, or numbers."""
+        for name, array in self._arrays.items():
+            if array.dtype.kind == "U":
+                raise UserError(f"{self._where}: {name} has shape {array.shape} and contains names; number them")
+            self._check_finite(name, array)
+        shape = self._train.shape[1:]
+        whole = all(array.dtype.kind in "iu" or not (array % 1).any() for array in self._arrays.values())
+        found = np.unique(self._train) if whole else np.zeros(0)
+        if not whole or not 1 < len(found) <= _MOST_CLASSES:
+            self._check_float32()
+            if (self._train == self._train.flat[0]).all():
+                raise UserError(f"{self._where}: {self._first} is {self._train.flat[0]:g} everywhere")
+            numbers = {name: array.astype(np.float32) for name, array in self._arrays.items()}
+            return numbers, Target("array", 0, shape=shape), []
+        for name, array in self._arrays.items():
+            unknown = np.setdiff1d(array, found)
+            if len(unknown):
+                raise UserError(
+                    f"{self._where}: {name} has {_shown(unknown[0])}, which {self._first} has nowhere; it has the "
+                    f"classes {_shown(found[0])} to {_shown(found[-1])}"
+                )
+        classes = {name: np.searchsorted(found, array).astype(np.uint8) for name, array in self._arrays.items()}
+        in_order = found[0] == 0 and found[-1] == len(found) - 1
+        names = () if in_order else tuple(_shown(value) for value in found)
+        some = ", ".join(f"{value} is class {number}" for number, value in enumerate(names[:_LISTED]))
+        note = f"{self._where}: the values of {self._first} are numbered in their order: {some}"
+        target = Target("array", len(found), names, shape)
+        return classes, target, [note + (" …" if len(names) > _LISTED else "")] if names else []
+
+    def _check_float32(self) -> None:
         for name, array in self._arrays.items():
             if len(array) and float(np.abs(array.astype(np.float64)).max()) > _BEYOND_FLOAT32:
                 raise UserError(f"{self._where}: {name} has numbers that do not fit into 32 bits; scale them")
+
+    def _numbers(self) -> _Read:
+        self._check_float32()
         numbers = {name: array.astype(np.float32) for name, array in self._arrays.items()}
         columns = numbers[self._first].reshape(len(self._train), -1)
         for column in range(columns.shape[1]):

@@ -32,13 +32,16 @@ def discover(workers: Workers, name: str, timeout: float, objectives: Sequence[s
     return _ask(_Discovery(workers, Discover(name, tuple(objectives)), f"model.hypermodel={name}", timeout))
 
 
-def check(workers: Workers, configs: Sequence[dict[str, Any]], timeout: float) -> dict[str, Any]:
+def check(
+    workers: Workers, configs: Sequence[dict[str, Any]], timeout: float, objectives: Sequence[str] = ()
+) -> dict[str, Any]:
     """Lets a worker check the user's function that builds the models. The pool can be used for trials afterwards.
 
     Args:
         workers: A pool, which may still be starting.
         configs: Configs of trials, whose model names the function.
         timeout: Seconds to wait for the answer, once a worker was asked.
+        objectives: The names of the metrics that training must log.
 
     Returns:
         What the worker's `Trainer.check` returns: `unread` and `notes`.
@@ -48,7 +51,7 @@ def check(workers: Workers, configs: Sequence[dict[str, Any]], timeout: float) -
         MachineError: The machine is at fault.
     """
     setting = f"model.builder={configs[0]['model']['builder']}"
-    return _ask(_Discovery(workers, Check(tuple(configs)), setting, timeout))
+    return _ask(_Discovery(workers, Check(tuple(configs), tuple(objectives)), setting, timeout))
 
 
 def _ask(discovery: _Discovery) -> dict[str, Any]:

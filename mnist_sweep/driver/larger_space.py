@@ -11,6 +11,7 @@ from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.grammar import Choice, Domain, read_sweep
+from mnist_sweep.config.later_keys import with_later_keys
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Hyperparameter, Space, identity
@@ -78,6 +79,7 @@ def check(old: Mapping[str, Any], new: Mapping[str, Any], state: SweepState) -> 
 
 def _searched_groups(config: Mapping[str, Any]) -> dict[str, Any]:
     # Configs of old sweeps have no backend.
+    config = with_later_keys(config)
     return {"training.backend": backend.DEFAULT, **flat({group: config[group] for group in TRIAL_GROUPS})}
 
 

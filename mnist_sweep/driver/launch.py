@@ -24,10 +24,13 @@ from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_pr
 from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import augment
+from mnist_sweep.config.units import seconds
 from mnist_sweep.data.dataset import Dataset, LoadedData
-from mnist_sweep.driver import larger_space, same_sweep, summary
+from mnist_sweep.driver import larger_space, notify, same_sweep, summary
+from mnist_sweep.driver.figures import SlotFigures
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
+from mnist_sweep.driver.notify import Notifier
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.plan import Plan, save_for_workers
 from mnist_sweep.driver.progress import Progress
@@ -91,10 +94,14 @@ def run(
         UserError: Something is wrong with the config, the data, or the machine.
     """
     # The workers stay until the best model is registered, as one of them packages it.
-    with termination.ended_by_signals(), contextlib.ExitStack() as pool:
+    with termination.ended_by_signals(), contextlib.ExitStack() as last, contextlib.ExitStack() as pool:
         pool.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_TURN)
-        launch = _Launch(Plan.of(config, baseline, code_folder(folder)), folder, console, pool, retrains)
+        plan = Plan.of(config, baseline, code_folder(folder))
+        notifier = notify.create(plan.settings, progress_printer(console))
+        if notifier is not None:
+            last.callback(notifier.close)
+        launch = _Launch(plan, folder, console, pool, retrains, notifier)
         with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as views:
             log_to(folder)
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
@@ -110,10 +117,16 @@ class _Launch:
     """The steps from a sweep's plan to its results, in the order in which they are called."""
 
     def __init__(
-        self, plan: Plan, folder: Path, console: Console, pool: contextlib.ExitStack, retrains: Retrains | None
+        self,
+        plan: Plan,
+        folder: Path,
+        console: Console,
+        pool: contextlib.ExitStack,
+        retrains: Retrains | None,
+        notifier: Notifier | None,
     ) -> None:
         self._plan, self._folder, self._console, self._pool = plan, folder, console, pool
-        self._retrains = retrains
+        self._retrains, self._notifiers = retrains, [] if notifier is None else [notifier]
         self._say, self._tell, self._clock = line_printer(console), progress_printer(console), SteadyClock()
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
@@ -163,6 +176,8 @@ class _Launch:
         notes = [*doubts, *self._plan.space.notes, *(f"{key} was {before.space[key]} before" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
+        if about.space:
+            say(f"  page     {command(f'watch {self._name}')}")
         here = [slot for slot in self._plan.slots if not node_of(slot.name)]
         others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, here))
         for line in neighbours.warnings(here, others):
@@ -197,9 +212,13 @@ class _Launch:
         progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
 
+        figures = self._slot_figures(views)
+
         def tick() -> None:
             screen.tick()
             self._tracker.tick()
+            for one in figures:
+                one.take(self._workers.measured())
 
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -210,7 +229,7 @@ class _Launch:
             choose.create_stopping(settings),
             self._workers,
             folder=self._folder,
-            listeners=[journal, self._tracker, screen],
+            listeners=[journal, self._tracker, screen, *figures, *self._notifiers],
             clock=clock,
             image=self._data.schema.grid,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
@@ -223,6 +242,8 @@ class _Launch:
         for event in self._past:
             self._tracker.handle(event)
             progress.handle(event)
+        for notifier in self._notifiers:
+            notifier.known(self._past)
         self._sweep.replay(self._past, grown=bool(self._grown))
         again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
@@ -233,6 +254,19 @@ class _Launch:
             self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
+
+    def _slot_figures(self, views: contextlib.ExitStack) -> list[SlotFigures]:
+        """Returns what takes the slots' figures; nothing if they are not measured."""
+        every, clock = self._plan.settings.tracking.system_metrics, self._clock
+        if every is None:
+            return []
+
+        def log(trial: int, metrics: Mapping[str, float]) -> None:
+            self._tracker.measured(trial, metrics, clock())
+
+        found = SlotFigures(self._folder, seconds(every), log, clock)
+        views.callback(found.close)
+        return [found]
 
     def _still_steered(self) -> Iterator[str]:
         """Yields what users changed while an earlier session ran, as far as it still holds."""
@@ -310,6 +344,7 @@ class _Launch:
             single=sweep.state.single,
             last=last_run(self._folder, sweep.state, settings.objectives),
             retrains="" if self._retrains is None else self._retrains.sweep,
+            data=sweep.state.started.data if sweep.state.started else None,
         )
         if sweep.results.winner() is None:
             return 1

@@ -14,11 +14,13 @@ from mnist_sweep.common.files import make_folder
 from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
+from mnist_sweep.config.augment import MIXES, SAME_PLACE
+from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.narrowing import narrowed
 from mnist_sweep.config.settings import RayConfig, Settings, check_settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.task import check_target
-from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
+from mnist_sweep.config.trial_config import CNN, MLP, TrialConfig, check_shape, made_by
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import schema as schemas
 from mnist_sweep.data.dataset import Dataset, LoadedData, split
@@ -143,7 +145,7 @@ class Plan:
             UserError: A cluster cannot be joined.
         """
         config, function = self.settings.workers, made_by(self.settings.trial["model"]) or self.stream
-        custom_code = function is not None
+        custom_code, measures = function is not None, self.settings.tracking.system_metrics is not None
         if isinstance(config, RayConfig):
             carrier = Carrier(size(config.inline), config.storage)
             carrier.check()
@@ -151,7 +153,7 @@ class Plan:
             wait = None if config.wait is None else seconds(config.wait)
             # On this machine, the check of the function says more.
             module = (function or "").partition(":")[0] if config.address is not None else ""
-            job = Job(config, self.most, custom_code, self.backend, carrier, module, carried_code(folder))
+            job = Job(config, self.most, custom_code, self.backend, carrier, module, carried_code(folder), measures)
             return RemoteWorkers(transport, job, folder, say, wait)
         return LocalWorkers(
             self.slots,
@@ -162,6 +164,7 @@ class Plan:
             backend=self.backend,
             say=say,
             code=code_folder(folder),
+            measures=measures,
         )
 
     def check(self, schema: schemas.Schema, digest: str) -> None:
@@ -204,7 +207,8 @@ class Plan:
             return
         some = [self.corners[i * (len(self.corners) - 1) // (_BUILDS - 1)] for i in range(_BUILDS)]
         configs = list({config.model_dump_json(): config.model_dump(mode="json") for config in some}.values())
-        found = discovery.check(workers, configs, _DISCOVERY_SECONDS)
+        objectives = [objective.name for objective in self.settings.objectives]
+        found = discovery.check(workers, configs, _DISCOVERY_SECONDS, objectives)
         for note in found.get("notes", ()):
             say(f"model.builder={builder}: {one_line(str(note))}")
         searched = [h.name.split(".") for h in self.space.hyperparameters if h.name.startswith("model.")]
@@ -297,6 +301,7 @@ def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
     first: ImpossibleError | None = None
     for corner in corners:
         check_target(corner.task, schema.target.kind, schema.target.size)
+        _check_own(corner, schema.target)
         try:
             check_shape(corner, schema.grid)
             return
@@ -304,6 +309,35 @@ def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
             first = first or error
     if first is not None:
         raise first
+
+
+def _check_own(corner: TrialConfig, target: schemas.Target) -> None:
+    """Refuses what targets of any shape do not go with.
+
+    Raises:
+        UserError: It is in the config.
+    """
+    if corner.task.kind == "custom" and isinstance(corner.model, MLP | CNN):
+        raise UserError(
+            f"task=custom: the targets are {target.about}, which model={corner.model.kind} cannot predict; write a "
+            "model of your own, model.builder=package.module:function"
+            if target.kind in ("array", "several")
+            else f"task=custom: model={corner.model.kind} has no loss of its own; write task=auto, or model.builder=…"
+        )
+    if corner.task.class_weight is not None and corner.task.kind == "custom" and target.kind != "classes":
+        raise UserError(
+            f"task.class_weight={as_written(corner.task.class_weight)}: the targets are {target.about}; weight the "
+            "rows instead, as w_train"
+        )
+    steps = corner.augment.steps
+    places = any(part.kind == "array" for part in (target, *target.parts.values()))
+    refused = (*MIXES, *(name for name in steps if places and name not in SAME_PLACE))
+    found = [name for name in refused if name in steps]
+    if found and corner.task.kind == "custom":
+        raise UserError(
+            f"augment.{found[0]}={as_written(steps[found[0]])}: would change the images, but not the targets "
+            f"({target.about}) with them; set it to 0"
+        )
 
 
 def save_for_workers(dataset: Dataset, folder: Path) -> Path:

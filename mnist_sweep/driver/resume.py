@@ -40,9 +40,18 @@ _STORE = "tracking.uri="
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 # Addresses, and what changes neither the values that are tried nor their scores. The digest of the data is compared
 # instead of where it is read from.
-_FREE = ("workers.", "tracking.", "data.path", "data.name", "data.fallback", "description", "search.max_failures")
+_FREE = (
+    "workers.",
+    "tracking.",
+    "data.path",
+    "data.name",
+    "data.fallback",
+    "description",
+    "search.max_failures",
+    "notify",
+)
 _NAME = "name"
-_TEXTS = FREE_TEXTS - {"name", "objective"}
+_TEXTS = FREE_TEXTS - {"name", "objective", "notify"}
 _SHOWN = 10
 
 

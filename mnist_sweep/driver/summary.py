@@ -19,14 +19,13 @@ from mnist_sweep.config.augment import used
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
-from mnist_sweep.config.task import kind_of
 from mnist_sweep.data.dataset import LoadedData
-from mnist_sweep.data.schema import in_words
+from mnist_sweep.data.schema import how_to_try, in_words
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.last_run import LastRun
-from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
+from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, most_frequent_mistake, verdict
 from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import WITHOUT_RESULT, Status
@@ -165,6 +164,7 @@ def next_steps(
     single: bool = False,
     last: LastRun | None = None,
     retrains: str = "",
+    data: Mapping[str, Any] | None = None,
 ) -> None:
     """Prints which trial won, where the results are, and what to do next.
 
@@ -180,7 +180,9 @@ def next_steps(
         single: Whether nothing was searched, so that there is one trial, apart from those that retrain it.
         last: How a single run differs from the last one; None if there is nothing to compare it with.
         retrains: The sweep whose trial a single run retrains; "" if it retrains none.
+        data: What the journal says about the data; None if that is unknown.
     """
+    data = data or {}
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in _ENDED_EARLY:
         if (count := ended.count(status)) and not (single and len(ended) == 1):
@@ -213,6 +215,8 @@ def next_steps(
     for event in tested:
         scores = metrics_text(event.metrics)
         say(f"  on the test data: {scores}" if scores else f"  its model cannot be tested: {event.error}")
+        if mistake := most_frequent_mistake(event.confusion, data.get("names", ())):
+            say(f"  most frequent mistake: {mistake}")
     if not tested and not retrains:
         say("  not tested, as the data have no test part")
     elif not tested:
@@ -233,7 +237,7 @@ def next_steps(
     commands = (
         {f"sync {named}": "write it to MLflow"}
         if published is None
-        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains, draws=_draws(settings))
+        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains, how_to_try(data))
     )
     if any(outcome.failed for outcome in results.outcomes.values()):
         commands[f"resume --retry-failed {named}"] = "train the failed trials again with the same values"
@@ -284,12 +288,7 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _draws(settings: Settings) -> bool:
-    """Returns whether the models recognize images, which `serve` lets the user draw."""
-    return settings.data.name != "table" and kind_of(settings.trial.get("task")) in ("classification", "binary")
-
-
-def _next_commands(sweep: str, single_of: str | None, retrains: str, *, draws: bool) -> dict[str, str]:
+def _next_commands(sweep: str, single_of: str | None, retrains: str, attempt: str | None) -> dict[str, str]:
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
     if retrains:
@@ -300,7 +299,7 @@ def _next_commands(sweep: str, single_of: str | None, retrains: str, *, draws: b
     return {
         f"ui {sweep}": f"its {'runs, charts and models' if single_of is None else 'charts and model'} in MLflow",
         **compare,
-        **({f"serve {sweep}": f"draw a digit and see what the {model} predicts"} if draws else {}),
+        **({f"serve {sweep}": f"{attempt} and see what the {model} predicts"} if attempt else {}),
         f"export {sweep} --to exported": f"the {model} as files",
     }
 

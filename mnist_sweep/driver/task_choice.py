@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_sweep.config.objective import AUTO
-from mnist_sweep.config.task import TASKS, Kind, kind_of, target_of
+from mnist_sweep.config.task import Kind, kind_of, objective_of, target_of
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.data import sources
 from mnist_sweep.data.dataset import LoadedData
@@ -39,6 +39,11 @@ def load(config: Mapping[str, Any], code: Path | None = None) -> LoadedData:
     return _LAST[wanted]
 
 
+def forget() -> None:
+    """Frees the memory of the data that were loaded last, in a process that does not train on them."""
+    _LAST.clear()
+
+
 def with_task(config: dict[str, Any], code: Path | None = None) -> dict[str, Any]:
     """Returns a config that names its task and its objective.
 
@@ -61,12 +66,14 @@ def with_task(config: dict[str, Any], code: Path | None = None) -> dict[str, Any
     if "task" in config:
         config = {**config, "task": {**config["task"], "kind": kind}}
     if config["objective"] == AUTO:
-        config = {**config, "objective": TASKS[kind].objective}
+        config = {**config, "objective": objective_of(AUTO, config.get("task", {"kind": kind}))}
     return config
 
 
 def _fitting(schema: Schema, *, own_model: bool) -> Kind:
     target = schema.target
+    if target.kind in ("array", "several"):
+        return "custom"
     if target.kind == "labels":
         return "multilabel"
     if target.kind == "numbers":

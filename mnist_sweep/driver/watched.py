@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -35,11 +35,13 @@ class Watched:
 
     def update(self) -> bool:
         """Reads what has happened since the last call; returns whether anything has."""
-        changed = False
+        return bool(list(self.new()))
+
+    def new(self) -> Iterator[Event]:
+        """Yields what has happened since the last call, each event after `progress` has taken note of it."""
         for event in self._follower.new():
-            changed = True
             self._handle(event)
-        return changed
+            yield event
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, SweepStarted | SweepResumed):

@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import identity
+from mnist_sweep.config.task import kind_of
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.attempts import Attempts
 from mnist_sweep.driver.packaging import Packaging
@@ -93,7 +94,9 @@ class WinnerTest:
         self._slot, self._tested = self._attempts.idle.pop(0), None
         file = str(trial_folder(self._folder, model) / MODEL_FILE)
         task = results.trials[model].config.get("task", {})
-        evaluate = Evaluate(file, _made_by(results, model), results.outcomes[model].digest, task)
+        own = kind_of(task) == "custom"
+        config = results.trials[model].config if own else {}
+        evaluate = Evaluate(file, _made_by(results, model), results.outcomes[model].digest, task, config)
         self._attempts.submit(self._slot, evaluate)
         # During the test, if another slot is idle.
         self.package(results)

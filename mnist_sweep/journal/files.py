@@ -12,6 +12,8 @@ LOCK = "lock"
 LOG = "driver.log"
 # Where `steer` reaches the process that runs the sweep.
 SOCKET = "steer.sock"
+# What each slot uses, for the live page, while a sweep runs.
+SLOTS = "slots.json"
 # Hydra's copies of the config.
 CONFIGS = ".hydra"
 # The workers' output.

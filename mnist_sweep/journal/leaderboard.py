@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mnist_sweep.common.text import counted, format_duration, format_value, short_names
+from mnist_sweep.common.text import counted, format_duration, format_value, one_line, short_names
 from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.journal.ranking import Ranking, best_first, marked, others_of
 from mnist_sweep.journal.trial import Outcome
 
+# The most characters of a class's name in a line.
+_LONGEST_NAME = 40
 NOTHING = "–"
 MARK = "●"
 Kind = Literal[
@@ -207,6 +209,24 @@ def _amount(value: float) -> str:
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Formats metrics for people: `test_loss 0.1234, test_accuracy 0.9512`."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def most_frequent_mistake(counts: Sequence[Sequence[int]], names: Sequence[str] = ()) -> str:
+    """Returns which class was most often taken for which other one; empty if none was.
+
+    Args:
+        counts: The confusion matrix, a row for each true class, a column for each predicted class.
+        names: The names of the classes; empty for their numbers.
+
+    Example:
+        `cat predicted as dog, 7 times`
+    """
+    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
+    if not wrong:
+        return ""
+    n, *pair = max(wrong)
+    true, predicted = (one_line(names[i], _LONGEST_NAME) if i < len(names) else str(i) for i in pair)
+    return f"{true} predicted as {predicted}, {counted(n, 'time')}"
 
 
 def verdict(results: Ranking) -> str:

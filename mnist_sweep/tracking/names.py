@@ -12,6 +12,8 @@ from mnist_sweep.common.text import printable
 
 # Prefixes of the tags with the original name of a metric or parameter whose name MLflow rejects.
 TAG_METRIC, TAG_PARAM = "mnist_sweep.metric.", "mnist_sweep.param."
+# Metrics whose names begin so are in the tab "System metrics" of a run.
+SYSTEM = "system/"
 _REFUSED = re.compile(r"[^\w./: -]")
 # MLflow allows 250 characters, which must suffice for a tag's prefix, too.
 _LONGEST, _KEPT = 250, 200

@@ -6,21 +6,25 @@ import contextlib
 import getpass
 import heapq
 import json
+import logging
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove
+from mnist_sweep.common.reading import read_npz
 from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.augment import used
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.data import schema
 from mnist_sweep.journal import steering
 from mnist_sweep.journal.events import (
     NO_SLOT,
@@ -52,7 +56,7 @@ from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, identity, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.files import Files
-from mnist_sweep.tracking.names import tagged
+from mnist_sweep.tracking.names import SYSTEM, tagged
 from mnist_sweep.tracking.tags import (
     EXECUTION,
     NESTED,
@@ -95,7 +99,19 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+_LOG = logging.getLogger(__name__)
 CURVES_FILE = "learning_curves.png"
+
+
+@dataclass(frozen=True)
+class Measured(Event):
+    """What the slot of a trial uses, by MLflow's names. Not in the journal, as no result depends on it."""
+
+    kind = "measured"
+    trial: int
+    metrics: Mapping[str, float]
+
+
 # MLflow silently cuts longer tags.
 _LONGEST_TAG = 8000
 
@@ -108,8 +124,13 @@ class Plots(Protocol):
     ) -> Figure:
         """Draws the trials by their objectives."""
 
-    def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str) -> Figure:
+    def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str, names: Sequence[str] = ()) -> Figure:
         """Draws how often each class was predicted as each other."""
+
+    def of_test(
+        self, details: Mapping[str, Any], kind: schema.TargetKind, title: str = ""
+    ) -> Iterator[tuple[str, Figure, str]]:
+        """Draws what else fits the predictions of a tested model: names of plots, the plots, and texts about them."""
 
 
 @dataclass
@@ -264,6 +285,9 @@ class Recorder:
             self._write.discard()
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Measured):
+            self._measured(event)
+            return
         versions, tested = self._state.versions, self._state.tested
         self._state.handle(event)
         number = event.trial.number if isinstance(event, TrialStarted) else getattr(event, "trial", None)
@@ -610,6 +634,13 @@ class Recorder:
         retries = self._retries.get(number, 0)
         return {TAG_RETRIED: str(retries)} if retries else {}
 
+    def _measured(self, event: Measured) -> None:
+        if event.trial in self._runs and not self._done(event.trial):
+            metrics = {f"{SYSTEM}{name}": value for name, value in event.metrics.items()}
+            # MLflow draws them over the time; a step must only be another one each time.
+            step = max(0, int(event.time - self._state.started.time)) if self._state.started is not None else 0
+            self._write.metrics(self._runs[event.trial], metrics, step, event.time)
+
     def _epoch_ended(self, event: EpochEnded) -> None:
         if not self._done(event.trial):
             run = self._runs[event.trial]
@@ -829,12 +860,25 @@ class Recorder:
             retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
             self._drop_models([n for n in sorted(retrained) if n != event.model])
 
-    def _plot_confusion(self, runs: Sequence[str], event: WinnerTested) -> None:
+    def _plot_test(self, runs: Sequence[str], event: WinnerTested) -> None:
+        wanted = f"test_{self._objective.name.removeprefix('val_')}"
+        shown = (wanted, "test_accuracy", *event.metrics)
+        score = next((f": {name[5:]} {event.metrics[name]:.4f}" for name in shown if name in event.metrics), "")
+        title = f"Trial {event.trial} on the test data{score}"
+        data = {} if self._state.started is None else self._state.started.data
         if event.confusion:
-            name = "test_accuracy" if "test_accuracy" in event.metrics else next(iter(event.metrics))
-            score = f"{name.removeprefix('test_')} {event.metrics[name]:.4f}"
-            title = f"Trial {event.trial} on the test data: {score}"
-            self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
+            matrix = self._plots().confusion_matrix(event.confusion, title, data.get("names", ()))
+            self._write.figure(runs, matrix, "confusion_matrix.png")
+        path = trial_folder(self._folder, event.trial) / DETAILS_FILE
+        if (kind := schema.kind_of_target(data)) is None or not path.exists():
+            return
+        try:
+            details = read_npz(path, str(path))
+        except UserError as error:
+            _LOG.warning("%s", error)
+            return
+        for name, figure, _ in self._plots().of_test(details, kind, title):
+            self._write.figure(runs, figure, f"{name}.png")
 
     def _winners(self, tested: int) -> list[int]:
         """Returns the trial that was tested, and the one that it retrains."""
@@ -844,7 +888,7 @@ class Recorder:
     def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
         runs = [] if event.error else [*(self._runs[n] for n in self._winners(event.trial)), self._parent]
         if runs:
-            self._plot_confusion(runs, event)
+            self._plot_test(runs, event)
         for run in runs:
             self._write.summary(run, event.metrics, 0, event.time)
             if event.confusion:
@@ -865,8 +909,8 @@ class Recorder:
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a sweep's config without the store."""
-    return {key: value for key, value in config.items() if key != "tracking"}
+    """Returns a sweep's config without the store, and without the services that get its messages."""
+    return {key: value for key, value in config.items() if key not in ("tracking", "notify")}
 
 
 def _params(execution: Execution) -> dict[str, int | None]:

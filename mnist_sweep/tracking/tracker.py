@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_sweep.common import invocation
@@ -18,7 +18,7 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import Event
 from mnist_sweep.tracking.faults import fault_of_files, lasting_fault
 from mnist_sweep.tracking.opening import CONTINUES, Told, unusable
-from mnist_sweep.tracking.recorder import Plots, Recorder
+from mnist_sweep.tracking.recorder import Measured, Plots, Recorder
 from mnist_sweep.tracking.writer import is_refusal
 
 _LOG = logging.getLogger(__name__)
@@ -158,6 +158,17 @@ class Tracker:
         """Takes events, to be logged soon."""
         for event in events:
             self._events.put((time.monotonic(), event))
+
+    def measured(self, trial: int, metrics: Mapping[str, float], time: float) -> None:
+        """Logs what the slot of a trial uses; drops it while the store does not answer.
+
+        Args:
+            trial: The trial's number.
+            metrics: The figures, by the names of MLflow's own metrics of the system, without `system/`.
+            time: When, in seconds since 1970.
+        """
+        if self.error is None and not self._told_outage:
+            self.handle(Measured(time, trial, metrics))
 
     def close(self) -> None:
         """Waits until everything is logged, or `error` says why it cannot be.

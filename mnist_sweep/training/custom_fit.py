@@ -56,7 +56,9 @@ def train(
         if callback.ended:
             raise TrainingOver
         given = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments
-        if isinstance(given.get("x"), np.ndarray) or keras.ops.is_tensor(given.get("x")):
+        # Several inputs are a dict of arrays.
+        parts = keras.tree.flatten(given.get("x"))
+        if parts and all(isinstance(one, np.ndarray) or keras.ops.is_tensor(one) for one in parts):
             given.setdefault("batch_size", training.batch_size)
         if validation is not None and not given.get("validation_split"):
             given.setdefault("validation_data", validation)
@@ -104,7 +106,7 @@ def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Batch) -> bool:
         calls.append(True)
         raise _DryRunOver
 
-    offered = {"epochs": 1, "initial_epoch": 0, "batch_size": len(data[1])}
+    offered = {"epochs": 1, "initial_epoch": 0, "batch_size": len(keras.tree.flatten(data[1])[0])}
     model.fit = fit
     try:
         hypermodel.fit(hp, model, *data[:2], **_arguments(hypermodel, data, [], offered | _weights(data)))

@@ -20,7 +20,8 @@ from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import Schema, Target
 from mnist_sweep.training import model as models
-from mnist_sweep.training import user_code
+from mnist_sweep.training import saved, user_code
+from mnist_sweep.training.outputs import Outputs
 from mnist_sweep.training.splits import Batch
 
 # Keras's names for accuracy, in the order in which they are looked up.
@@ -124,11 +125,8 @@ def call_build(name: str, hypermodel: Any, hp: Any) -> keras.Model:
         model = hypermodel.build(hp)
     except Exception as error:
         raise code_error(name, "raised", error) from error
-    if not isinstance(model, keras.Sequential | keras.src.models.Functional):
-        raise UserError(
-            f"{setting(name)}: returned {type(model).__name__}; return a Sequential or functional keras.Model "
-            "(a subclassed one cannot be saved as .h5)"
-        )
+    if not isinstance(model, keras.Model):
+        raise UserError(f"{setting(name)}: returned {type(model).__name__}; return a keras.Model")
     return model
 
 
@@ -147,6 +145,8 @@ class BuiltModel:
         accuracy: Keras's name for its accuracy; None if it has none, or only its custom fit knows.
         probabilities: Whether its outputs are what is predicted; otherwise they are logits or scores of classes.
         least_output: The least of its outputs for a few random rows.
+        functional: What is saved: the model itself, or a functional one of a subclass that has its own `call`.
+        outputs: Its outputs, if there are several or their targets have other shapes; else None.
     """
 
     name: str
@@ -159,6 +159,8 @@ class BuiltModel:
     accuracy: str | None
     probabilities: bool
     least_output: float
+    functional: keras.Model
+    outputs: Outputs | None = None
 
     @property
     def has_custom_fit(self) -> bool:
@@ -167,11 +169,19 @@ class BuiltModel:
 
     def adapt(self, x: Any, y: Any, *weights: Any) -> Batch:
         """Converts a batch of inputs (N, …), targets and perhaps weights to what the model expects."""
+        if self.outputs is not None:
+            return self.outputs.adapt(self._inputs(x), y, *weights)
         y = y if self.one_hot is None else keras.ops.one_hot(y, self.one_hot)
-        return x if isinstance(x, Mapping) else keras.ops.reshape(x, (-1, *self.input_shape)), y, *weights
+        return self._inputs(x), y, *weights
+
+    def _inputs(self, x: Any) -> Any:
+        return x if isinstance(x, Mapping) else keras.ops.reshape(x, (-1, *self.input_shape))
 
     def arrays(self, x: Any, y: Array, *weights: Array) -> Batch:
         """Does the same as `adapt` for arrays."""
+        if self.outputs is not None:
+            arrays: Batch = keras.tree.map_structure(np.asarray, self.adapt(x, y, *weights))
+            return arrays
         y = y if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[y]
         return x if isinstance(x, Mapping) else x.reshape(-1, *self.input_shape), y, *weights
 
@@ -190,7 +200,8 @@ class BuiltModel:
         fixed = {*METRICS, *SUMMARIES} - {"accuracy", "val_accuracy"}
         if self.has_custom_fit or not set(wanted) - fixed - ({"accuracy", "val_accuracy"} if self.accuracy else set()):
             return
-        logged = self.metrics(self.model.evaluate(x, y, verbose=0, return_dict=True))
+        weighted = weights[0] if weights else None
+        logged = self.metrics(self.model.evaluate(x, y, sample_weight=weighted, verbose=0, return_dict=True))
         known = {*fixed, *(f"{prefix}{name}" for name in logged for prefix in ("", "val_"))}
         for name in wanted:
             if name not in known and name.endswith("accuracy") and self.accuracy is None:
@@ -237,9 +248,12 @@ class BuiltModel:
 
         Logits or scores get a softmax, which keeps their order and so the accuracy.
         """
-        model = models.without_subclass(self.model)
+        model = models.without_subclass(self.functional)
         if self.input_shape == self.given_shape and self.probabilities:
             return model
+        if self.outputs is not None:
+            inputs = keras.Input(self.given_shape)
+            return keras.Model(inputs, model(keras.layers.Reshape(self.input_shape, name="images")(inputs)))
         before = keras.layers.Reshape(self.input_shape, name="images", dtype="float32")
         softmax = [] if self.probabilities else [keras.layers.Softmax(name="probabilities", dtype="float32")]
         layers = model.layers if isinstance(model, keras.Sequential) else [model]
@@ -281,36 +295,59 @@ def build_and_check(name: str, hyperparameters: Callable[[], Any], schema: Schem
     given = models.input_shape(schema)
     hypermodel, hp = load(name), hyperparameters()
     model = call_build(name, hypermodel, hp)
-    if not model.built:
+    subclassed = not isinstance(model, keras.Sequential | keras.src.models.Functional)
+    if subclassed:
+        models.refuse_optimizers(setting(name), model)
+    elif not model.built:
         if isinstance(given, Mapping):
             raise UserError(
                 f"{setting(name)}: returned a model without inputs; start with a keras.Input for each of "
                 f"{', '.join(given)}"
             )
         model, hp = _with_input_shape(name, hypermodel, hyperparameters, given, schema.target)
-    shape = given if isinstance(given, Mapping) else _input_shape(name, model, given)
-    if model.output_shape not in _output_shapes(schema.target):
+    functional = _as_layer(name, model, given) if subclassed else model
+    shape = given if isinstance(given, Mapping) else _input_shape(name, functional, given)
+    own_shapes = schema.target.kind in ("array", "several") or saved.has_several_outputs(functional)
+    found = Outputs.of(setting(name), functional, schema.target) if own_shapes else None
+    if found is None and functional.output_shape not in _output_shapes(schema.target):
         size, kind = schema.target.size, schema.target.kind
         raise UserError(
-            f"{setting(name)}: returned a model with outputs of shape {model.output_shape}; for {size} {kind} they "
-            f"must be (None, {size})"
+            f"{setting(name)}: returned a model with outputs of shape {functional.output_shape}; for {size} {kind} "
+            f"they must be (None, {size})"
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
     if taken := next((metric for metric in _compiled_metrics(model) if _is_ours(metric)), None):
         raise UserError(f"{setting(name)}: {_taken(taken)}")
+    if found is not None:
+        found = found.with_one_hot(model.loss)
+        return BuiltModel(
+            name, hypermodel, hp, model, given, shape, None, _accuracy(model), True, 0.0, functional, found
+        )
     accuracy = _accuracy(model)
-    classes = schema.target.size if schema.target.kind == "classes" and model.output_shape != (None, 1) else None
+    classes = schema.target.size if schema.target.kind == "classes" and functional.output_shape != (None, 1) else None
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
     except ValueError as error:
         raise UserError(f"{setting(name)}: compiles with a loss that Keras does not know ({error})") from error
     rng = np.random.default_rng(0)
-    rows = models.inputs_like(model, lambda shape: rng.random((4, *shape), dtype=np.float32))
-    outputs = np.asarray(model(rows, training=False), dtype=np.float64)
+    rows = models.inputs_like(functional, lambda shape: rng.random((4, *shape), dtype=np.float32))
+    outputs = np.asarray(functional(rows, training=False), dtype=np.float64)
     probabilities = classes is None or bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
     least = float(outputs.min())
-    return BuiltModel(name, hypermodel, hp, model, given, shape, one_hot, accuracy, probabilities, least)
+    return BuiltModel(name, hypermodel, hp, model, given, shape, one_hot, accuracy, probabilities, least, functional)
+
+
+def _as_layer(name: str, model: keras.Model, given: Any) -> keras.Model:
+    """Returns a functional model that calls a subclassed one, with inputs of the first shape that it takes."""
+    first: UserError | None = None
+    for shape in [given] if isinstance(given, Mapping) else _shapes(given):
+        try:
+            return models.as_layer(setting(name), model, shape)
+        except UserError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _output_shapes(target: Target) -> list[tuple[int | None, ...]]:
@@ -332,7 +369,7 @@ def _with_input_shape(
         except Exception:
             # Layers raise many kinds of errors for a shape that they cannot take.
             continue
-        if model.output_shape in _output_shapes(target):
+        if target.kind in ("array", "several") or model.output_shape in _output_shapes(target):
             return model, hp
         wrong = wrong or (model, hp)
     if wrong is None:
@@ -348,10 +385,8 @@ def _shapes(given: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _input_shape(name: str, model: keras.Model, given: tuple[int, ...]) -> tuple[int, ...]:
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UserError(
-            f"{setting(name)}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; both must be 1"
-        )
+    if len(model.inputs) != 1:
+        raise UserError(f"{setting(name)}: has {len(model.inputs)} inputs, but the data have one, x_train")
     expected = tuple(model.input_shape[1:])
     for shape in _shapes(given):
         if len(shape) == len(expected) and all(e in (None, s) for e, s in zip(expected, shape, strict=True)):

@@ -16,6 +16,8 @@ from mnist_sweep.journal.files import DETAILS_FILE, PROFILE_FILE
 
 _MISTAKES = 25
 _FILTERS = 64
+# The longer side of the images of mistakes.
+_LARGEST = 128
 # Layers that scale each pixel or channel by itself, so the next layer still sees the image.
 _IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
 
@@ -30,11 +32,13 @@ def write(
 ) -> None:
     """Writes two files about a tested model.
 
-    `test_details.npz` contains the `true` targets of the test rows and what the model has `predicted`. For images in
-    classes, it also has the model's most confident mistakes, the most confident first: `mistakes_images`
-    (M, H, W, C), as in the data set, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the
-    probability of the predicted class. If the model's first layer with weights sees the image, its `filters`
-    (F, h, w, c) are there, too. `data_profile.npz` is a `profile.Profile` of the training images.
+    `test_details.npz` contains the `true` targets of the test rows and what the model has `predicted`, and the `names`
+    of the classes, labels or numbers, if they have any. For images in classes, it also has the model's most confident
+    mistakes, the most confident first: `mistakes_images` (M, h, w, C), as in the data set, but reduced if they are
+    large, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the probability of the predicted
+    class. If the model's first layer with weights sees the image, its `filters` (F, h, w, c) are there, too.
+
+    `data_profile.npz` is a `profile.Profile` of the training images.
 
     Args:
         folder: An existing folder.
@@ -50,6 +54,8 @@ def write(
     schema = dataset.schema
     # Everything that plots of other tasks need.
     details: dict[str, Any] = {"true": truth, "predicted": predicted}
+    if schema.target.names:
+        details["names"] = np.array(schema.target.names, dtype=np.str_)
     if schema.image is not None and schema.target.kind == "classes":
         details |= mistakes(dataset.test.x, truth, predicted) if wrong is None else wrong
     if schema.image is not None and (found := filters(model, schema.image)) is not None:
@@ -68,7 +74,7 @@ def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Arr
     """Returns the most confident mistakes, at most 25.
 
     Args:
-        images: (N, H, W, C).
+        images: (N, H, W, C). Those that are returned are reduced to at most 128 pixels a side.
         truth: (N,), the true classes.
         probabilities: (N, classes), or (N, 1) that of the second class.
     """
@@ -78,7 +84,7 @@ def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Arr
     wrong = np.flatnonzero(predicted != truth)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     return {
-        "mistakes_images": np.asarray(images[worst]),
+        "mistakes_images": _reduced(np.asarray(images[worst])),
         "mistakes_true": truth[worst],
         "mistakes_predicted": predicted[worst],
         "mistakes_probability": confidence[worst],
@@ -90,6 +96,18 @@ def worst(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     order = np.argsort(-together["mistakes_probability"], kind="stable")[:_MISTAKES]
     return {name: array[order] for name, array in together.items()}
+
+
+def _reduced(images: Array) -> Array:
+    """Averages squares of pixels of images that are larger than needed for a plot."""
+    step = -(-max(images.shape[1:3]) // _LARGEST)
+    if step == 1:
+        return images
+    height, width = (side // step for side in images.shape[1:3])
+    cut = images[:, : height * step, : width * step].reshape(len(images), height, step, width, step, images.shape[3])
+    means = cut.mean(axis=(2, 4), dtype=np.float32)
+    reduced: Array = (np.rint(means) if images.dtype == np.uint8 else means).astype(images.dtype)
+    return reduced
 
 
 def filters(model: keras.Model, image: tuple[int, int, int]) -> Array | None:

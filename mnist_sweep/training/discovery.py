@@ -29,6 +29,7 @@ from mnist_sweep.data.schema import ONLY
 from mnist_sweep.training import custom_fit, custom_model, encoding, user_code
 from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
 from mnist_sweep.training.encoding import Encoding
+from mnist_sweep.training.splits import Batch
 
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
@@ -108,6 +109,7 @@ class _Explorer:
         self._kept: set[str] = set()
         self._changed: set[str] = set()
         self._shape: tuple[int, ...] = ()
+        self._adapted: Batch = self._sample
         self._tunes_fit = False
         self._doubts: list[str] = []
 
@@ -160,15 +162,15 @@ class _Explorer:
     def _build_defaults(self) -> None:
         """Builds a model that can be trained: with the default values, or if these are impossible, with others."""
         built = self._first_model()
-        self._shape = built.input_shape
+        self._shape, self._adapted = built.input_shape, built.arrays(*self._sample)
         if built.has_custom_fit:
             before = set(built.hp.values)
-            self._tunes_fit = custom_fit.dry_run(built.hypermodel, built.hp, built.model, built.arrays(*self._sample))
+            self._tunes_fit = custom_fit.dry_run(built.hypermodel, built.hp, built.model, self._adapted)
             if not self._tunes_fit:
                 # A custom training loop takes too long to run again, so its hyperparameters are not varied.
                 self._varied = set(built.hp.values) - before
         self._vary(self._record(built.hp, weights=_weights(built.model, built.input_shape)))
-        built.check_logs(self._objectives, *built.arrays(*self._sample))
+        built.check_logs(self._objectives, *self._adapted)
         self._doubts = list(built.doubts())
         user_code.check_loadable(built.whole(), custom_model.setting(self._name))
 
@@ -205,7 +207,7 @@ class _Explorer:
         else:
             weights = _weights(model, self._shape)
             if self._tunes_fit:
-                custom_fit.dry_run(hypermodel, hp, model, self._sample)
+                custom_fit.dry_run(hypermodel, hp, model, self._adapted)
         return self._record(hp, failure, weights=weights)
 
     def _record(self, hp: ChosenHyperParameters, error: str = "", *, weights: tuple[Any, ...] | None) -> _Build:

@@ -218,6 +218,24 @@ class Encoding:
         return _looked_up(flat, self.known[sum(sizes[: self.one_hot]) :], "known_categories")
 
 
+def taken_apart(model: keras.Model, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], keras.Model]:
+    """Encodes rows with the layers of a model that `in_front_of` made.
+
+    Args:
+        model: The model.
+        inputs: Its inputs by name.
+
+    Returns:
+        The encoded inputs by name, and the model that takes them.
+    """
+    inner = model.layers[-1]
+    # Keras has no public way to what a nested model is called with.
+    given = inner._inbound_nodes[-1].arguments.args[0]
+    encoded = keras.Model(model.input, given)({name: np.asarray(array) for name, array in inputs.items()})
+    named = encoded if isinstance(encoded, Mapping) else {ONLY: encoded}
+    return {name: np.asarray(array) for name, array in named.items()}, inner
+
+
 def options(model: Any) -> tuple[Text, Categories]:
     """Returns how a trial's model wants words and categories; a user's own model may leave that out."""
     given = [

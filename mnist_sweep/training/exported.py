@@ -65,21 +65,30 @@ def open_with_runtime(name: str, path: Path) -> Predict:
     """
     if name in ("h5", "keras"):
         model = saved.load(path)
-        return lambda given: np.asarray(model(given, training=False), np.float32)
+        return lambda given: _plain(model(given, training=False))
     if name == "savedmodel":
         return _open_savedmodel(path)
     return _open_onnx(path) if name == "onnx" else _open_tflite(path)
 
 
-def ask(predict: Predict, given: Raw) -> Array:
-    """Returns a model's predictions for any number of rows, batch by batch.
+def ask(predict: Predict, given: Raw) -> Any:
+    """Returns a model's predictions for any number of rows, batch by batch; those of several outputs by name.
 
     Args:
         predict: The model.
         given: Images (N, H, W, C), from 0 to 255, or other arrays (N, …); or several inputs by name.
     """
     rows = len(next(iter(given.values()))) if isinstance(given, Mapping) else len(given)
-    return np.concatenate([predict(_raw(given, i, i + _BATCH)) for i in range(0, rows, _BATCH)])
+    parts = [predict(_raw(given, i, i + _BATCH)) for i in range(0, rows, _BATCH)]
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def _plain(predictions: Any) -> Any:
+    """Returns predictions as arrays, float32; those of several outputs by name."""
+    found = keras.tree.map_structure(lambda one: np.asarray(one, np.float32), predictions)
+    return next(iter(found.values())) if isinstance(found, Mapping) and len(found) == 1 else found
 
 
 def _raw(given: Raw, begin: int, end: int) -> Raw:
@@ -118,14 +127,12 @@ def _open_savedmodel(path: Path) -> Predict:
 
     loaded = tf.saved_model.load(str(path))
 
-    def predict(given: Raw) -> Array:
+    def predict(given: Raw) -> Any:
         # Through `loaded`, which keeps the weights alive; the signature does not.
         signature = loaded.signatures["serving_default"]
         if isinstance(given, Mapping):
-            (predictions,) = signature(**{name: tf.constant(values) for name, values in given.items()}).values()
-        else:
-            (predictions,) = signature(tf.constant(given)).values()
-        return np.asarray(predictions, np.float32)
+            return _plain(dict(signature(**{name: tf.constant(values) for name, values in given.items()})))
+        return _plain(dict(signature(tf.constant(given))))
 
     return predict
 
@@ -149,14 +156,18 @@ def _open_tflite(path: Path) -> Predict:
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=1)
-    inputs, (out,) = interpreter.get_input_details(), interpreter.get_output_details()
+    inputs, (out, *others) = interpreter.get_input_details(), interpreter.get_output_details()
+    # Only a signature has the names of several outputs.
+    runner = interpreter.get_signature_runner() if others else None
     rows = -1
 
-    def predict(given: Raw) -> Array:
+    def predict(given: Raw) -> Any:
         nonlocal rows
         # The names of a table's columns: `serving_default_age:0`.
         named = {one["name"].removeprefix("serving_default_").partition(":")[0]: one["index"] for one in inputs}
         arrays = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+        if runner is not None:
+            return _plain(runner(**arrays))
         count = len(next(iter(arrays.values())))
         if count != rows:
             rows = count
@@ -177,11 +188,11 @@ def _open_onnx(path: Path) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    name, outputs = session.get_inputs()[0].name, [one.name for one in session.get_outputs()]
 
-    def predict(given: Raw) -> Array:
-        (predictions,) = session.run(None, dict(given) if isinstance(given, Mapping) else {name: given})
-        return np.asarray(predictions)
+    def predict(given: Raw) -> Any:
+        found = session.run(outputs, dict(given) if isinstance(given, Mapping) else {name: given})
+        return _plain(dict(zip(outputs, found, strict=True)))
 
     return predict
 

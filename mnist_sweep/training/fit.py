@@ -13,7 +13,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -26,13 +26,14 @@ from mnist_sweep.common.errors import (
     ImpossibleError,
     MachineError,
     UserError,
+    did_you_mean,
     machine_fault,
     writing_to,
 )
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
 from mnist_sweep.common.text import counted, kind_and_line
-from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.dataset import Array, Dataset
@@ -40,10 +41,22 @@ from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.data.stream import Stream
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, streams, tasks, user_code
+from mnist_sweep.training import (
+    backends,
+    checkpoint,
+    costs,
+    diagnostics,
+    encoding,
+    outputs,
+    saved,
+    streams,
+    tasks,
+    user_code,
+)
 from mnist_sweep.training import model as models
 from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends import configure as configure
+from mnist_sweep.training.backends.epochs import scalars
 from mnist_sweep.training.callbacks import Callbacks
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
 from mnist_sweep.training.splits import Split, Splits
@@ -53,6 +66,8 @@ if TYPE_CHECKING:
     from mnist_sweep.training.custom_model import BuiltModel
 
 _SAMPLE = 64
+# Rows on which a user's model is tried before the first trial.
+_FEW = 4
 
 # Trains the epoch of a number, counted from 0; and validates.
 _Epochs = tuple[Callable[[int], dict[str, float]], Callable[[], dict[str, float]]]
@@ -165,7 +180,7 @@ class Trainer:
             raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
         weights_owner = model if compiled.standard is None else compiled.standard
         with clock("build"), _impossible_if_it_fails():
-            to_save = built.whole() if built else models.without_subclass(weights_owner)
+            to_save = built.whole() if built else compiled.functional or models.without_subclass(weights_owner)
             if split.encoding is not None:
                 to_save = split.encoding.in_front_of(to_save)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
@@ -211,7 +226,7 @@ class Trainer:
         )
 
     def test(
-        self, path: Path, digest: str = "", task: TaskConfig = CLASSIFICATION
+        self, path: Path, digest: str = "", task: TaskConfig = CLASSIFICATION, config: TrialConfig | None = None
     ) -> tuple[dict[str, float], list[list[int]]]:
         """Tests a saved model on the test rows, and writes details for the report next to it (`diagnostics.write`).
 
@@ -219,6 +234,7 @@ class Trainer:
             path: The `.h5` file.
             digest: The SHA-256 of the file when it was written; empty if unknown.
             task: What it was trained for.
+            config: The trial's config, for a model that computes its loss and metrics itself; None for others.
 
         Returns:
             The loss and the task's metrics, as `test_loss` and so on; and the confusion matrix, with one row per true
@@ -231,13 +247,18 @@ class Trainer:
         check_digest(path, digest, str(path))
         test, target = self._dataset.test, self._schema.target
         model = saved.load(path)
+        confusion = np.zeros((0, 0), dtype=np.int64)
+        metrics = None if config is None else self._test_users_own(model, config)
+        plain = target.kind == "classes" and model.output_shape in ((None, target.size), (None, 1))
+        if metrics is not None and not plain:
+            return metrics, confusion.tolist()
         if self._stream is None:
             truth, predicted, wrong = np.asarray(test.targets), saved.predict(model, test.inputs), None
         else:
             tested = streams.test(model, self._stream, self._schema, task)
             truth, predicted, wrong = tested.truth, tested.predicted, tested.wrong
-        metrics = tasks.metrics_of(task, target, truth, predicted)
-        confusion = np.zeros((0, 0), dtype=np.int64)
+        if metrics is None:
+            metrics = tasks.metrics_of(task, target, truth, predicted)
         if target.kind == "classes":
             confusion = np.zeros((target.size, target.size), dtype=np.int64)
             np.add.at(confusion, (truth, tasks.classes_of(predicted)), 1)
@@ -252,11 +273,41 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
-    def check(self, raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _test_users_own(self, model: keras.Model, config: TrialConfig) -> dict[str, float]:
+        """Returns the metrics of a user's model on the test rows, as it logs them for the validation rows."""
+        test, task = self._dataset.test, config.task
+        keras.config.set_dtype_policy(config.training.precision)
+        inputs: Mapping[str, Array] = test.inputs
+        split = self._splits.for_model(self._splits.holdout(), config.model)
+        job = Job(config, Objective("val_loss", "min"), 1, Path())
+        if self._stream is not None:
+            built, compiled = self._build(job, split)
+            (built.whole() if built else compiled.functional or compiled.model).set_weights(model.get_weights())
+            found = self._stream_epochs(self._stream, compiled, built, config).validate("test")
+            return {f"test_{name}": value for name, value in (built.metrics(found) if built else found).items()}
+        if split.encoding is not None:
+            # As its own training rows, which may be those of a fold, are encoded.
+            inputs, model = encoding.taken_apart(model, inputs)
+        rows = np.arange(len(test))
+        on_device = {name: backends.to_device([np.asarray(x)]) for name, x in inputs.items()}
+        weights = None if test.weights is None else backends.to_device([np.asarray(test.weights)])
+        targets = backends.to_device([np.asarray(test.targets)])
+        tested = replace(split, inputs=on_device, targets=targets, weights=weights, training=rows[:1], validation=rows)
+        tested = tested.for_task(task.model_copy(update={"class_weight": None}))
+        built, compiled = self._build(job, tested)
+        (built.whole() if built else compiled.functional or compiled.model).set_weights(model.get_weights())
+        size = min(config.training.validation_batch_size, len(rows))
+        compiled.program.prepare(tested, 1, size)
+        found = compiled.program.validate(tested, size)
+        found = built.metrics(found) if built else found
+        return {f"test_{name.removeprefix('val_')}": value for name, value in found.items()}
+
+    def check(self, raws: Sequence[Mapping[str, Any]], objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Imports a user's model function, builds models with it, and checks that the first can be loaded again.
 
         Args:
             raws: Configs of trials. If no model can be built with their values, others may work.
+            objectives: The metrics that training must log, if only a model tells which it logs.
 
         Returns:
             `unread`, the keys of `model` that it reads with none of them; and `notes`, lines for the user on what is
@@ -271,18 +322,45 @@ class Trainer:
         models.load_builder(first.model)
         _reset_keras(first)
         keras.config.set_dtype_policy(first.training.precision)
-        schema = self._splits.for_model(self._splits.holdout(), first.model).schema
+        split = self._splits.for_model(self._splits.holdout(), first.model)
+        schema, of_model = split.schema, [config.model for config in configs if isinstance(config.model, CustomModel)]
+        if first.task.kind == "custom":
+            notes = self._check_users_own(first, split, objectives)
+            return {"unread": models.unread(of_model, schema), "notes": notes}
         try:
             model = models.build(first, schema)
         except Exception:
             traceback.print_exc()
             return {}
         user_code.check_loadable(models.without_subclass(model), _setting(first.model))
-        of_model = [config.model for config in configs if isinstance(config.model, CustomModel)]
         notes = list(models.doubts(model))
         if model.compiled:
-            notes.append("compiles its model, which changes nothing: optimizer.name and Keras's crossentropy train it")
+            notes.append(
+                f"compiles its model, which changes nothing for task={first.task.kind}; for the loss and the metrics "
+                "that it compiles, write task=custom"
+            )
         return {"unread": models.unread(of_model, schema), "notes": notes}
+
+    def _check_users_own(self, config: TrialConfig, split: Split, objectives: Sequence[str]) -> list[str]:
+        """Checks a user's model of its own loss, and that it logs the objectives; returns notes."""
+        assert isinstance(config.model, CustomModel)
+        setting, module = _setting(config.model), config.model.builder.partition(":")[0]
+        # Mistakes in it are those of all trials.
+        compiled = _users_own(config, split, 1)
+        model, whole, adapt = compiled.model, compiled.functional or compiled.model, compiled.adapt
+        assert adapt is not None
+        user_code.check_loadable(whole, setting)
+        x, y, *weights = adapt(*split.arrays(split.training[:_FEW], train=False))
+        weight = weights[0] if weights else None
+        try:
+            logs = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+        except Exception as error:
+            raise user_code.code_error(setting, module, "its loss or a metric fails", error) from error
+        known = [*METRICS, *SUMMARIES, *(f"{prefix}{name}" for name in scalars(logs) for prefix in ("val_", ""))]
+        for name in objectives:
+            if name not in known:
+                raise UserError(f"objective={name}: the model does not log it{did_you_mean(name, known)}")
+        return list(models.doubts(whole))
 
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
@@ -298,8 +376,9 @@ class Trainer:
             if self._stream is None:
                 train, validate = _of_arrays(compiled, job, split, callback)
             else:
-                adapts = None if built is None else (built.adapt, built.arrays)
-                train, validate = self._of_stream(self._stream, compiled, job, callback, adapts)
+                epochs = self._stream_epochs(self._stream, compiled, built, job.config)
+                epochs.skip(callback.progress.epoch)
+                train, validate = partial(epochs.train, on_loss=callback.on_loss), epochs.validated
         callback.set_model(compiled.model)
         callback.on_train_begin()
         while not callback.ended:
@@ -314,15 +393,17 @@ class Trainer:
             callback.on_epoch_end(epoch, logs)
         callback.on_train_end()
 
-    def _of_stream(
-        self, stream: Stream, compiled: CompiledModel, job: Job, callback: _TrialCallback, adapts: streams.Adapts | None
-    ) -> _Epochs:
-        """Returns what trains and validates an epoch on a stream."""
-        config = job.config
+    def _stream_epochs(
+        self, stream: Stream, compiled: CompiledModel, built: BuiltModel | None, config: TrialConfig
+    ) -> streams.StreamEpochs:
+        """Returns what trains and validates a model on a stream."""
+        adapts = None
+        if built is not None:
+            adapts = built.adapt, built.arrays
+        elif (adapt := compiled.adapt) is not None:
+            adapts = adapt, lambda *batch: keras.tree.map_structure(np.asarray, adapt(*batch))
         size, seed = config.training.batch_size, config.training.seed
-        epochs = streams.StreamEpochs(compiled.model, stream, self._schema, config.task, seed, size, adapts)
-        epochs.skip(callback.progress.epoch)
-        return partial(epochs.train, on_loss=callback.on_loss), epochs.validate
+        return streams.StreamEpochs(compiled.model, stream, self._schema, config.task, seed, size, adapts)
 
     def _batch_size(self, config: TrialConfig, split: Split) -> int:
         """Returns the rows of a batch."""
@@ -359,6 +440,8 @@ class Trainer:
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
             # Its layers may hold any state, so it is never reused.
+            if config.task.kind == "custom":
+                return None, _users_own(config, split, steps)
             model = models.build(config, split.schema)
             _compile(model, config, steps, target, None)
             return None, CompiledModel(model, split, augmentation=Augmentation.of(config.augment))
@@ -384,6 +467,30 @@ def _of_arrays(compiled: CompiledModel, job: Job, split: Split, callback: _Trial
         return program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
 
     return train, lambda: program.validate(split, training.validation_batch_size)
+
+
+def _users_own(config: TrialConfig, split: Split, steps: int) -> CompiledModel:
+    """Builds and compiles a user's model with its own loss and metrics, or with those that fit its outputs."""
+    assert isinstance(config.model, CustomModel)
+    assert config.optimizer is not None
+    setting = _setting(config.model)
+    own = models.users_own(config, split.schema)
+    model, found = own.trained, outputs.Outputs.of(setting, own.functional, split.schema.target)
+    optimizer = models.optimizer(config.optimizer, steps)
+    backends.speed_up(optimizer)
+    if config.task.loss is None and (model.compiled or models.overridden(model)):
+        if not model.compiled:
+            # Its own step computes the loss.
+            model.compile(optimizer=optimizer)
+        model.optimizer = optimizer
+        if config.training.precision == "mixed_float16":
+            model.optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        found = found.with_one_hot(model.loss)
+    else:
+        model.compile(optimizer=optimizer, **found.compiled_with(config.task))
+    model.jit_compile = backends.jit_compile(config.training.jit_compile)
+    augmentation = Augmentation.of(config.augment)
+    return CompiledModel(model, split, found.adapt, augmentation=augmentation, functional=own.functional)
 
 
 def _check_hypermodel(config: TrialConfig, built: BuiltModel, *, stream: bool) -> None:
@@ -612,12 +719,10 @@ def _impossible_if_it_fails() -> Iterator[None]:
 def _save_sample(model: keras.Model, inputs: Mapping[str, Array], schema: Schema, path: Path) -> None:
     """Saves some inputs with the model's predictions: `images` or `x`, or `x_NAME` of several inputs.
 
-    For a table, also the `schema` as bytes of JSON, which says how to make inputs from its columns.
+    Also the `schema` as bytes of JSON, which says what inputs and predictions are, and how to make inputs from columns.
     """
-    predictions = saved.predict(model, inputs)
-    arrays: dict[str, Any] = {"predictions": predictions}
+    described = np.frombuffer(schema.to_json().encode(), np.uint8)
+    arrays: dict[str, Any] = {**saved.predict_each(model, inputs), "schema": described}
     for name, x in inputs.items():
         arrays[f"x_{name}" if name != ONLY else ONLY if schema.image is None else "images"] = x
-    if schema.columns:
-        arrays["schema"] = np.frombuffer(schema.to_json().encode(), np.uint8)
     write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -16,7 +16,7 @@ from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.data.schema import ONLY, Schema
+from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.training import read_keys, tasks, user_code
 from mnist_sweep.training.tasks import Scale
 
@@ -43,7 +43,7 @@ def build(config: TrialConfig, schema: Schema, scale: Scale | None = None) -> ke
     """
     model = config.model
     if isinstance(model, CustomModel):
-        return _custom(model, config.task, schema)
+        return _custom(model, config.task, schema).functional
     return connected(schema, layers(config, schema, scale))
 
 
@@ -271,7 +271,7 @@ def doubts(model: keras.Model) -> Iterator[str]:
 def unread(configs: Sequence[CustomModel], schema: Schema) -> list[str]:
     """Returns the keys of `model` that a user's builder reads with none of several configs."""
     builder = load_builder(configs[0])
-    shape, size = input_shape(schema), schema.target.size
+    shape, size = input_shape(schema), output_size(schema.target)
     return read_keys.unread(lambda config: builder(config, shape, size), list(map(_given, configs)))
 
 
@@ -279,17 +279,59 @@ def _given(model: CustomModel) -> dict[str, Any]:
     return model.model_dump(exclude={"builder", "hypermodel"})
 
 
-def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model:
+def output_size(target: Target) -> Any:
+    """Returns how many values a model has for each place of its output; of several outputs, by name."""
+    if target.parts:
+        return {name: output_size(part) for name, part in target.parts.items()}
+    return target.size or 1
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """A user's model.
+
+    Attributes:
+        trained: What is trained.
+        functional: What is saved: a functional model of the same layers; the same one, unless that has its own `call`.
+    """
+
+    trained: keras.Model
+    functional: keras.Model
+
+
+def users_own(config: TrialConfig, schema: Schema) -> UserModel:
+    """Builds a trial's model with the user's function, for `task=custom`.
+
+    Raises:
+        UserError: It cannot be imported, fails, or returns something that cannot be trained.
+    """
+    assert isinstance(config.model, CustomModel)
+    return _custom(config.model, config.task, schema)
+
+
+def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> UserModel:
     setting = f"model.builder={model.builder}"
     builder = load_builder(model)
     try:
-        built = builder(_given(model), input_shape(schema), schema.target.size)
+        built = builder(_given(model), input_shape(schema), output_size(schema.target))
     except Exception as error:
         raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
     if not isinstance(built, keras.Model):
         raise UserError(f"{setting}: returned {type(built).__name__}; return a keras.Model")
-    if not isinstance(built, keras.Sequential | keras.src.models.Functional):
-        built = _as_layer(setting, built, schema)
+    subclassed = not isinstance(built, keras.Sequential | keras.src.models.Functional)
+    if task.kind == "custom":
+        refuse_optimizers(setting, built)
+        functional = as_layer(setting, built, input_shape(schema)) if subclassed else without_subclass(built)
+        # A model without steps of its own is trained as it is saved.
+        own = bool(overridden(built)) or built.compiled
+        return UserModel(built if own else functional, functional)
+    if subclassed:
+        if lost := overridden(built):
+            raise UserError(
+                f"{setting}: {type(built).__name__} overrides both call and {lost[0]}; write task=custom, which "
+                "trains it with its own loss"
+            )
+        built = as_layer(setting, built, input_shape(schema))
     expected = (None, 1 if task.kind == "binary" else schema.target.size)
     if tuple(built.output_shape) != expected:
         what = "numbers" if task.kind == "regression" else "probabilities"
@@ -298,19 +340,38 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model
         )
     if task.kind == "classification":
         _check_probabilities(setting, built)
-    return built
+    return UserModel(built, built)
 
 
-def _as_layer(setting: str, built: keras.Model, schema: Schema) -> keras.Model:
-    """Returns a functional model of which a subclassed one is the only layer: such a model can be saved as `.h5`."""
-    kind = type(built)
-    lost = [step for step in ("train_step", "compute_loss") if getattr(kind, step) is not getattr(keras.Model, step)]
-    if lost:
+def overridden(built: keras.Model) -> list[str]:
+    """Returns the steps of training that a user's class of models has of its own."""
+    steps = ("train_step", "test_step", "compute_loss", "compute_metrics")
+    return [step for step in steps if getattr(type(built), step) is not getattr(keras.Model, step)]
+
+
+def refuse_optimizers(setting: str, built: keras.Model) -> None:
+    """Refuses a model that trains with several optimizers, of which checkpoints would keep only one."""
+    kind = keras.optimizers.Optimizer
+    others = [name for name, value in vars(built).items() if isinstance(value, kind) and name != "optimizer"]
+    if others:
         raise UserError(
-            f"{setting}: {kind.__name__} overrides both call and {lost[0]}; override {lost[0]} in a model that is made "
-            f"as {kind.__name__}(inputs, outputs), without a call of its own"
+            f"{setting}: {type(built).__name__} has an optimizer of its own, {others[0]}; a trial is trained by one "
+            "optimizer, which the config names"
         )
-    shape = input_shape(schema)
+
+
+def as_layer(setting: str, built: keras.Model, shape: Any) -> keras.Model:
+    """Returns a functional model of which a subclassed one is the only layer: such a model can be saved as `.h5`.
+
+    Args:
+        setting: The config key and its value, with which messages start.
+        built: The model.
+        shape: The shape of its input; of several inputs, their shapes by name.
+
+    Raises:
+        UserError: It cannot be called.
+    """
+    kind = type(built)
     inputs = {name: keras.Input(one) for name, one in shape.items()} if isinstance(shape, dict) else keras.Input(shape)
     try:
         outputs = built(inputs)

@@ -51,6 +51,7 @@ class CompiledModel:
         standard: The same model of Keras's own layers, to be saved; None if `model` itself can be saved.
         layers: The layers of `standard`, in the order of `model.each`.
         augmentation: Changes the batches to train on.
+        functional: A model of the same weights that can be saved; None if that is `standard` or `model`.
     """
 
     model: keras.Model
@@ -59,6 +60,7 @@ class CompiledModel:
     standard: keras.Model | None = None
     layers: Sequence[keras.layers.Layer] = ()
     augmentation: Augmentation | None = None
+    functional: keras.Model | None = None
     _initial: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -53,14 +53,16 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
     if not backend.is_installed("tensorflow"):
         raise UserError("MLflow needs TensorFlow to package a model; tracking.register=false skips it")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import keras
     from mlflow import tensorflow
     from mlflow.models import infer_signature
 
     from mnist_sweep.training import raw_columns, saved, user_files
 
-    loaded, sample = saved.load(folder / MODEL_FILE), read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE))
+    loaded = saved.with_named_outputs(saved.load(folder / MODEL_FILE))
+    sample = read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE))
     example: Any
-    if (schema := schema_in(sample)) is not None:
+    if (schema := schema_in(sample)) is not None and schema.columns:
         some = {name: sample[f"x_{name}"][:_EXAMPLES] for name in schema.inputs}
         model = raw_columns.of_raw_columns(loaded, schema, strings=True)
         example = raw_columns.columns_of(some, schema, strings=True)
@@ -77,7 +79,7 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
     tensorflow.save_model(
         model,
         str(to),
-        signature=infer_signature(example, np.asarray(model(example, training=False))),
+        signature=infer_signature(example, keras.tree.map_structure(np.asarray, model(example, training=False))),
         input_example=example,
         # Without this list, MLflow takes 11 s to find out what the model needs.
         pip_requirements=list(dict.fromkeys([*known, *(() if custom is None else user_files.requirements(custom))])),

@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.images import to_float
-from mnist_sweep.data.schema import ONLY
+from mnist_sweep.data.schema import ONLY, Schema
 from mnist_sweep.training import backends
 
 _BATCH = 1024
@@ -78,22 +78,69 @@ def predict(model: keras.Model, inputs: Array | Mapping[str, Array]) -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
+def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the predictions of each output by its name; those of a single output are called `predictions`.
+
+    Args:
+        model: A model.
+        inputs: As for `predict`.
+    """
+    if not has_several_outputs(model):
+        return {"predictions": predict(model, inputs)}
+    names = names_of(model)
+    named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
+    parts: list[list[Array]] = []
+    for start in range(0, len(next(iter(named.values()))), _BATCH):
+        batch = {name: _given(array[start : start + _BATCH]) for name, array in named.items()}
+        parts.append([np.asarray(one) for one in keras.tree.flatten(model(batch.get(ONLY, batch), training=False))])
+    columns = [np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True)]
+    return {f"predictions_{name}": column for name, column in zip(names, columns, strict=True)}
+
+
+def has_several_outputs(model: keras.Model) -> bool:
+    """Returns whether a functional or Sequential model returns a dict or a list, not one tensor."""
+    return not isinstance(model, keras.Sequential) and isinstance(model.output, Mapping | list | tuple)
+
+
+def with_named_outputs(model: keras.Model) -> keras.Model:
+    """Returns a model that returns a dict of its outputs by name if there are several; else the model itself."""
+    if not has_several_outputs(model):
+        return model
+    return keras.Model(model.input, dict(zip(names_of(model), keras.tree.flatten(model.output), strict=True)))
+
+
+def names_of(model: keras.Model) -> list[str]:
+    """Returns the names of a model's outputs, in the order of `keras.tree.flatten`."""
+    return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
+
+
 def _given(array: Array) -> Array:
     return to_float(array) if array.dtype.kind in "uf" else array
 
 
-def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """Compiles a model to predict one image at a time quickly.
+def quick(model: keras.Model, schema: Schema) -> Callable[[Mapping[str, Array]], Array]:
+    """Compiles a model to predict one row at a time quickly.
 
     Args:
-        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
-        shape: Height, width and channels of its images.
+        model: A model.
+        schema: What it takes.
 
     Returns:
-        A function from an image of that shape to its probabilities (classes,).
+        A function like `predict`, from inputs by name.
     """
-    predict_batch = backends.compile_predict(model, np.zeros((1, *shape), np.float32))
-    return lambda image: np.asarray(predict_batch(image[np.newaxis]), np.float32)[0]
+    example = {
+        name: np.zeros((1, *one.shape), np.int32 if one.kind in ("categories", "text") else np.float32)
+        for name, one in schema.inputs.items()
+    }
+    of_one = backends.compile_predict(model, example.get(ONLY, example))
+
+    def predict_quickly(inputs: Mapping[str, Array]) -> Array:
+        if len(next(iter(inputs.values()))) != 1:
+            return predict(model, inputs)
+        given = {name: _given(array) for name, array in inputs.items()}
+        return np.asarray(of_one(given.get(ONLY, given)), np.float32)
+
+    return predict_quickly
 
 
 def of_raw_images(model: keras.Model) -> keras.Model:

@@ -59,6 +59,7 @@ class Split:
         split = replace(self, targets=tasks.as_column(task, self.targets))
         if task.class_weight is None:
             return split
+        assert self.schema.target.kind == "classes"
         labels = np.asarray(self.targets).reshape(-1).astype(np.int64)
         counts = np.bincount(labels[self.training], minlength=self.schema.target.size)
         of_class = class_weights(task, self.schema, counts)

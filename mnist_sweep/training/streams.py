@@ -59,9 +59,11 @@ class StreamEpochs:
         loader_function.seed(seed)
         self._parts = made(stream, batch_size)
         self._adapter = _Adapter(stream, schema, task, adapts)
+        # Classes have weights in training only.
+        self._plain = _Adapter(stream, schema, task.model_copy(update={"class_weight": None}), adapts)
         # For epochs that do not end with the stream.
         self._repeated = self._repeats()
-        self._tensors, self._validation = (self._dataset(self._parts[part]) for part in ("train", "val"))
+        self._tensors, self._validation = (self._dataset(part) for part in ("train", "val"))
 
     def skip(self, epochs: int) -> None:
         """Brings the stream to where it is after some epochs, as far as that needs no reading."""
@@ -97,18 +99,27 @@ class StreamEpochs:
             raise UserError(f"{self._parts['train'].where} is empty in epoch {epoch + 1}")
         return watch.logs
 
-    def validate(self) -> dict[str, float]:
+    def validated(self) -> dict[str, float]:
         """Validates the model; returns Keras's metrics with names that start with `val_`.
 
         Raises:
             UserError: The stream fails.
         """
-        source = self._parts["val"]
-        with self._adapter.blamed(), _quiet():
-            given: Any = _Adapted(source, self._adapter) if _has_workers(source) else self._validation
-            given = self._adapter.batches(source, self._batch_size) if given is None else given
+        return {f"val_{name}": value for name, value in self.validate("val").items()}
+
+    def validate(self, part: PartName) -> dict[str, float]:
+        """Returns Keras's metrics on a part, without weights of classes.
+
+        Raises:
+            UserError: The stream fails.
+        """
+        source = self._parts[part]
+        with self._plain.blamed(), _quiet():
+            tensors = self._validation if part == "val" else self._dataset(part)
+            given: Any = _Adapted(source, self._plain) if _has_workers(source) else tensors
+            given = self._plain.batches(source, self._batch_size) if given is None else given
             logs = self._model.evaluate(given, verbose=0, return_dict=True)
-        return {f"val_{name}": float(value) for name, value in scalars(logs).items()}
+        return {name: float(value) for name, value in scalars(logs).items()}
 
     def _epoch(self, epoch: int, ahead: _Ahead) -> tuple[Any, int | None]:
         """Returns what Keras's `fit` takes for an epoch, and the number of its batches if Keras must be told.
@@ -145,8 +156,9 @@ class StreamEpochs:
                 found = True
                 yield batch
 
-    def _dataset(self, source: Source) -> Any:
+    def _dataset(self, part: PartName) -> Any:
         """Returns a `tf.data.Dataset` of converted batches; None if the part is of another kind."""
+        source, adapter = self._parts[part], self._adapter if part == "train" else self._plain
         if source.kind != "tf.data" or keras.backend.backend() != "tensorflow" or not _has_ranks(source.given):
             return None
         import tensorflow as tf
@@ -154,7 +166,7 @@ class StreamEpochs:
         plain: Any = tf.autograph.experimental.do_not_convert
         dataset: Any = source.given if self._stream.batched else source.given.batch(self._batch_size)
         # Of unknown length: of others, Keras's `fit` begins a further epoch, whose order of the rows nothing uses.
-        return dataset.map(plain(self._adapter.tensors)).filter(plain(lambda *_: True))
+        return dataset.map(plain(adapter.tensors)).filter(plain(lambda *_: True))
 
     @contextlib.contextmanager
     def _user_epoch(self, epoch: int) -> Iterator[None]:

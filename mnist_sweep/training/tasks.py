@@ -12,25 +12,12 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
+from mnist_sweep.config.keras_names import LOSSES, METRICS, plain
 from mnist_sweep.config.task import Named, TaskConfig
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import Target
 from mnist_sweep.training import user_code
 
-# Names of Keras's losses and metrics that are not their class's.
-_SHORT = {
-    "mse": "mean_squared_error",
-    "mae": "mean_absolute_error",
-    "mape": "mean_absolute_percentage_error",
-    "msle": "mean_squared_logarithmic_error",
-    "rmse": "root_mean_squared_error",
-    "r2": "r2_score",
-    "f1": "f1_score",
-    "fbeta": "f_beta_score",
-    "logcosh": "log_cosh",
-    "kld": "kl_divergence",
-    "bce": "binary_crossentropy",
-}
 _ACCURACY = ("accuracy", "acc")
 Scale = tuple[Array, Array]
 
@@ -73,7 +60,8 @@ def loss(task: TaskConfig, target: Target, scale: Scale | None) -> Any:
     """
     if task.loss is None and task.kind != "regression":
         return task.defaults.loss
-    named = task.loss or Named(name=task.defaults.loss)
+    named = task.loss or Named(name="mse")
+    assert isinstance(named, Named)
     made = _made(named, "task.loss", keras.losses, keras.losses.Loss)
     if not isinstance(made, keras.losses.Loss):
         made = _FunctionLoss(made)
@@ -129,8 +117,9 @@ def metrics(task: TaskConfig, target: Target) -> list[Any]:
         UserError: Keras has no such metric, or rejects its arguments; or the user's cannot be imported.
     """
     if task.metrics is None and task.kind == "classification":
-        return list(task.defaults.metrics)
-    named = [Named(name=name) for name in task.defaults.metrics] if task.metrics is None else task.metrics
+        return list(task.defaults.metrics or ())
+    named = [Named(name=name) for name in task.defaults.metrics or ()] if task.metrics is None else task.metrics
+    assert isinstance(named, list)
     return [_metric(one, task, target) for one in named]
 
 
@@ -146,10 +135,9 @@ def _metric(named: Named, task: TaskConfig, target: Target) -> keras.metrics.Met
         )
         return kind(name=named.logged, **named.arguments)
     extra: dict[str, Any] = {"name": named.logged}
-    short = _SHORT.get(named.name, named.name)
-    if _plain(short) == "auc" and task.kind == "multilabel":
+    if plain(named.name) == "auc" and task.kind == "multilabel":
         extra["multi_label"] = True
-    if _plain(short) in ("f1score", "fbetascore"):
+    if plain(named.name) in ("f1score", "fbetascore"):
         # One value for all classes, which has a curve; of a single column, Keras would take the largest of one value.
         extra |= {"average": "macro"} | ({} if task.kind == "classification" else {"threshold": 0.5})
     made = _made(named, "task.metrics", keras.metrics, keras.metrics.Metric, extra)
@@ -211,11 +199,7 @@ def classes_of(predicted: Array) -> Array:
 
 def _wants_one_hot(named: Named) -> bool:
     """Returns whether one of Keras's losses or metrics takes classes as one-hot rows instead of numbers."""
-    return ":" not in named.name and not _plain(named.name).startswith("sparse")
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+    return ":" not in named.name and not plain(named.name).startswith("sparse")
 
 
 def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, Any] | None = None) -> Any:
@@ -227,12 +211,11 @@ def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, A
         if found is None:
             raise UserError(f"{given}: {path} has no {attribute}")
     else:
-        wanted = _plain(_SHORT.get(named.name, named.name))
-        known = {_plain(name): value for name, value in vars(module).items() if _is_kind(value, base)}
+        wanted = plain(named.name)
+        known = {plain(name): value for name, value in vars(module).items() if _is_kind(value, base)}
         found = known.get(wanted)
         if found is None:
-            what = "metric" if module is keras.metrics else "loss"
-            names = [*_SHORT, *_ACCURACY, *(_snake(value.__name__) for value in known.values())]
+            what, names = ("metric", METRICS) if module is keras.metrics else ("loss", LOSSES)
             raise UserError(f"{given}: Keras has no such {what}{did_you_mean(named.name, names)}")
     try:
         if isinstance(found, type):
@@ -246,10 +229,6 @@ def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, A
 
 def _is_kind(value: Any, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value is not base
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
 class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
@@ -282,7 +261,7 @@ class _OneHotLoss(keras.losses.Loss):  # type: ignore[misc]
         self._inner, self._classes = inner, classes
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return self._inner.call(keras.ops.one_hot(_flat(y_true), self._classes), y_pred)
+        return self._inner.call(keras.ops.one_hot(_classes(y_true, y_pred), self._classes), y_pred)
 
 
 class _MixedLoss(keras.losses.Loss):  # type: ignore[misc]
@@ -347,8 +326,9 @@ class _OneHotMetric(_AdaptedMetric):
         self._classes = classes
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        self.inner.update_state(keras.ops.one_hot(_flat(y_true), self._classes), y_pred, sample_weight)
+        self.inner.update_state(keras.ops.one_hot(_classes(y_true, y_pred), self._classes), y_pred, sample_weight)
 
 
-def _flat(classes: Any) -> Any:
-    return keras.ops.reshape(keras.ops.cast(classes, "int32"), (-1,))
+def _classes(targets: Any, predicted: Any) -> Any:
+    """Returns classes without an axis of one value, (N, …), as there are predictions (N, …, classes)."""
+    return keras.ops.reshape(keras.ops.cast(targets, "int32"), keras.ops.shape(predicted)[:-1])

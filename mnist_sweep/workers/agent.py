@@ -29,6 +29,7 @@ from mnist_sweep.journal.files import ARRAYS, CODE, LOCK, WORKERS, code_folder
 from mnist_sweep.workers import base, devices, wire
 from mnist_sweep.workers.carrying import Carrier, Files, files_in, signature
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 from mnist_sweep.workers.local import LocalWorkers, with_code
 
 _PREFIX = "mnist_sweep-node-"
@@ -50,6 +51,7 @@ class Job:
         carrier: How files travel.
         module: The user's module, which each node must be able to import; "" if there is none, or it is known.
         code: The modules that the sweep carries: their files, by name.
+        measures: Whether to measure what the slots use.
     """
 
     config: WorkersConfig
@@ -59,6 +61,7 @@ class Job:
     carrier: Carrier
     module: str = ""
     code: Mapping[str, bytes] = field(default_factory=dict)
+    measures: bool = False
 
 
 def carried_code(sweep: Path) -> dict[str, bytes]:
@@ -122,6 +125,13 @@ class Said(Sent):
     """Something that the user should know."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Measured(Sent):
+    """What the node's slots use; these have the node's own names."""
+
+    figures: list[Figures]
 
 
 @dataclass(frozen=True)
@@ -226,6 +236,8 @@ class Agent:
                 return False
         for message in self._workers.poll(_LOOK):
             self._pass_on(message)
+        if figures := self._workers.measured():
+            self._send(Measured(figures))
         return True
 
     def _do(self, call: Call) -> bool:
@@ -244,6 +256,7 @@ class Agent:
                 say=lambda text: self._send(Said(text)),
                 waker=self._waker,
                 code=code_folder(self._folder),
+                measures=job.measures,
             )
             return True
         assert self._workers is not None

@@ -13,6 +13,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line, printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 
 T = TypeVar("T")
 
@@ -64,12 +65,14 @@ class Evaluate:
         made_by: The user's `package.module:name` that built it, and whose layers it may use.
         digest: The SHA-256 of the file when it was written; empty if unknown.
         trained_for: The group `task` of its trial's config; empty in old sweeps.
+        config: The trial's config, for a model that computes its loss and metrics itself; empty for others.
     """
 
     model: str
     made_by: str | None = None
     digest: str = ""
     trained_for: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,15 @@ class Discover:
 
 @dataclass(frozen=True)
 class Check:
-    """Configs of trials, with a user's function that builds their models, to check before the first trial."""
+    """Configs of trials, with a user's function that builds their models, to check before the first trial.
+
+    Attributes:
+        configs: The configs.
+        objectives: The metrics that training must log.
+    """
 
     configs: tuple[dict[str, Any], ...]
+    objectives: tuple[str, ...] = ()
 
 
 Task = Train | Evaluate | Package | Discover | Check
@@ -318,6 +327,9 @@ class Pool(Workers, Protocol):
 
     def nodes(self) -> dict[str, str]:
         """Returns what the nodes of the slots are, by name; none if the slots are on this machine."""
+
+    def measured(self) -> list[Figures]:
+        """Returns what the slots use, as far as it was measured since the last call, without waiting."""
 
 
 def message_to_json(message: Message) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mnist_sweep.common.errors import UserError
@@ -201,6 +201,60 @@ def memory(gpu: str) -> tuple[int, int] | None:
         return int(found.used), int(found.total)
 
     return ask(gpu, read)
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """What a GPU's driver says at some moment; some virtual machines hide a part of it.
+
+    Attributes:
+        used: Bytes of memory that any program uses.
+        total: Bytes of memory in total.
+        use: The percentage of the last moments in which a kernel ran; None if unknown.
+        watts: What it draws; None if unknown.
+        processes: The bytes that each process uses, by its id; None for what is unknown.
+    """
+
+    used: int
+    total: int
+    use: float | None = None
+    watts: float | None = None
+    processes: dict[int, int | None] = field(default_factory=dict)
+
+
+def read_gpu(gpu: str) -> GpuReading | None:
+    """Reads a GPU; None if its driver does not report it.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+    """
+    import pynvml
+
+    def read(handle: Any) -> GpuReading:
+        use = watts = None
+        processes: dict[int, int | None] = {}
+        with contextlib.suppress(pynvml.NVMLError):
+            use = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        with contextlib.suppress(pynvml.NVMLError):
+            watts = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        with contextlib.suppress(pynvml.NVMLError):
+            processes = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return GpuReading(int(memory.used), int(memory.total), use, watts, processes)
+
+    return ask(gpu, read)
+
+
+@contextlib.contextmanager
+def driver() -> Iterator[None]:
+    """Keeps the GPUs' driver loaded, so that each question to it is answered faster; does nothing without one."""
+    import pynvml
+
+    with contextlib.ExitStack() as loaded:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            loaded.callback(pynvml.nvmlShutdown)
+        yield
 
 
 def held_by(process: int) -> int:

@@ -19,6 +19,7 @@ from mnist_sweep.common.files import break_hard_links, make_folder
 from mnist_sweep.journal.files import COMPILED
 from mnist_sweep.workers import base, forkserver, orphans, wire
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures, Gauge, Use
 from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
 from mnist_sweep.workers.handle import WorkerHandle, file_size
 from mnist_sweep.workers.wire import DriverChannel
@@ -61,6 +62,7 @@ class LocalWorkers:
         say: Callable[[str], None] = lambda _: None,
         waker: wire.Waker | None = None,
         code: Path | None = None,
+        measures: bool = False,
     ) -> None:
         """Starts a process for each slot. They become ready some seconds later, once there is data.
 
@@ -74,6 +76,7 @@ class LocalWorkers:
             say: Prints what a process wants the user to know while it works.
             waker: Lets another thread end a `poll`.
             code: A folder from which the processes can import modules besides; None if there is none.
+            measures: Whether to measure what the slots use, while `poll` is called.
 
         Raises:
             MachineError: No process can be started.
@@ -81,6 +84,7 @@ class LocalWorkers:
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
         self._custom_code, self._backend, self._code = custom_code, backend, code
         self._say, self._said, self._waker = say, set[str](), waker
+        self._gauge = Gauge() if measures else None
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
@@ -159,6 +163,8 @@ class LocalWorkers:
         """
         if self._broken is not None:
             raise self._broken
+        if self._gauge is not None:
+            self._gauge.tick(self._uses)
         messages, self._put_back = self._put_back, []
         try:
             self._listen(timeout, messages)
@@ -179,6 +185,8 @@ class LocalWorkers:
 
     def close(self) -> None:
         """Kills all processes, and those that they have started."""
+        if self._gauge is not None:
+            self._gauge.close()
         if self._server is not None:
             self._server.close()
         for worker in self._workers.values():
@@ -186,6 +194,13 @@ class LocalWorkers:
         self._workers = {}
         orphans.kill_marked(self._mark)
         forkserver.reap()
+
+    def measured(self) -> list[Figures]:
+        """Returns what the slots use, as far as it was measured since the last call."""
+        return [] if self._gauge is None else self._gauge.take()
+
+    def _uses(self) -> list[Use]:
+        return [Use(worker.slot, worker.process.pid, worker.trial) for worker in self._workers.values()]
 
     def pids(self) -> dict[str, int]:
         """Returns the process id of each slot that has a process."""

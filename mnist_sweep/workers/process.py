@@ -259,12 +259,14 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> base.Message:
 
 def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
     from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
+    from mnist_sweep.config.trial_config import check_trial
 
     if task["made_by"]:
         # Registers the user's layers with Keras.
         importlib.import_module(task["made_by"].partition(":")[0])
     trained_for = TaskConfig.model_validate(task["trained_for"]) if task["trained_for"] else CLASSIFICATION
-    return base.Evaluated("", *trainer.test(Path(task["model"]), task["digest"], trained_for))
+    config = check_trial(task["config"]) if task["config"] else None
+    return base.Evaluated("", *trainer.test(Path(task["model"]), task["digest"], trained_for, config))
 
 
 def _package(_: Any, task: dict[str, Any], __: _Driver) -> base.Message:
@@ -279,7 +281,7 @@ def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
 
 
 def _check(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
-    return base.Discovered("", trainer.check(task["configs"]))
+    return base.Discovered("", trainer.check(task["configs"], task["objectives"]))
 
 
 _TASKS = {"check": _check, "train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}

@@ -14,9 +14,10 @@ from mnist_sweep.common.errors import MachineError, UserError, writing_to
 from mnist_sweep.common.versions import versions
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.workers import base
-from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Passed, Said, Sent
+from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Measured, Passed, Said, Sent
 from mnist_sweep.workers.carrying import Carrier, Files, Stored, files_in
 from mnist_sweep.workers.devices import Slot, on_node
+from mnist_sweep.workers.figures import Figures
 
 # Seconds to wait for the first slots, and for those of the other nodes that are known by then.
 _FIRST_SLOTS = 10.0
@@ -119,6 +120,7 @@ class RemoteWorkers:
         self._tasks: dict[str, _Given] = {}
         self._stored = Counter[Stored]()
         self._put_back: list[base.Message] = []
+        self._measured: dict[str, Figures] = {}
         self._refused: list[str] = []
         # The agents that are lost or refused; what they still send is dropped.
         self._over: set[str] = set()
@@ -288,6 +290,11 @@ class RemoteWorkers:
         """Makes the next poll return messages again, for other code that expects them."""
         self._put_back += messages
 
+    def measured(self) -> list[Figures]:
+        """Returns what the slots use, as far as the nodes have measured it since the last call."""
+        found, self._measured = self._measured, {}
+        return list(found.values())
+
     def close(self) -> None:
         """Ends all agents, and their processes."""
         self._transport.close()
@@ -313,6 +320,10 @@ class RemoteWorkers:
                     self._take(agent, sent, messages)
                 case Said() if agent in self._nodes:
                     self._say(f"{self._nodes[agent].name}: {sent.text}")
+                case Measured() if agent in self._nodes:
+                    for figures in sent.figures:
+                        slot = on_node(figures.slot, self._nodes[agent].name)
+                        self._measured[slot] = replace(figures, slot=slot)
                 case Failed():
                     self._lose(agent, sent.reason, "", messages)
                 case Lost():

@@ -21,6 +21,7 @@ X, Y = np.zeros((10, 4, 4), np.uint8), np.arange(10) % 2
         ({"data": ((X, Y), (X, Y))}, {"x_train", "y_train", "x_test", "y_test"}),
         ({"data": (X, Y), "test": (X, Y)}, {"x_train", "y_train", "x_test", "y_test"}),
         ({"data": {"x_train": X, "y_train": Y}}, {"x_train", "y_train"}),
+        ({"train": (X, Y), "validation": (X, Y)}, {"x_train", "y_train", "x_val", "y_val"}),
         ({"data": (X.tolist(), Y.tolist())}, {"x_train", "y_train"}),
     ],
 )
@@ -42,7 +43,9 @@ def test_labels_in_a_column_are_labels():
         ({"test": (X, Y)}, "data: x_train is missing; pass data=(x_train, y_train)"),
         ({"data": X}, "data: is of type ndarray; pass (x_train, y_train) or ((x_train, y_train), (x_test, y_test))"),
         ({"train": (X,)}, "train: is of type tuple; pass (x_train, y_train)"),
-        ({"data": {"x": X}}, "data: has the key x; the keys are x_train, y_train, x_test, y_test"),
+        ({"data": {"x": X}}, "data: has the key x; the keys are x_train, y_train, x_val, y_val, x_test, y_test"),
+        ({"train": (X, Y), "validation": X}, "validation: is of type ndarray; pass (x_val, y_val)"),
+        ({"train": (X, Y), "validation": (X[:3], Y)}, "data: x_val has 3 rows, but y_val has 10"),
         ({"data": {"x_train": X, "y_train": Y, "x_test": X}}, "data: y_test is missing"),
         ({"data": (X, Y[:4])}, "data: x_train has 10 rows, but y_train has 4"),
         ({"data": (object(), Y)}, "data: x_train is of type object; pass a NumPy array with a row for each example"),

@@ -17,6 +17,7 @@ import mnist_sweep
 from mnist_sweep.api import sweeps
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver import task_choice
+from mnist_sweep.driver.steering import Answer
 from mnist_sweep.journal.events import SweepEnded
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.journal.trial import Status
@@ -189,6 +190,97 @@ def test_the_examples_in_docstrings_work(monkeypatch, tmp_path):
     result = doctest.testmod(sweeps)
     assert result.attempted >= 3
     assert not result.failed
+
+
+def test_rows_to_validate_on_are_among_the_arrays_of_the_sweep(driver):
+    s = mnist_sweep.sweep(train=DATA, validation=DATA, test=DATA, name="mine")
+    with np.load(s.folder / "data.npz") as saved:
+        assert set(saved.files) == {"x_train", "y_train", "x_val", "y_val", "x_test", "y_test"}
+    with pytest.raises(UserError, match="data=mnist_5k: arrays are given too"):
+        mnist_sweep.sweep(data="mnist_5k", validation=DATA)
+
+
+def test_this_process_keeps_none_of_the_arrays(driver):
+    task_choice.forget()
+    mnist_sweep.sweep(train=DATA, name="mine")
+    assert task_choice._LAST == {}
+
+
+def test_the_addresses_of_services_reach_the_driver_and_no_file(driver, monkeypatch):
+    monkeypatch.setenv("HOOK", "json://from-the-environment")
+    s = mnist_sweep.sweep("notify=[slack://HUSH/HUSH,'${oc.env:HOOK}']", name="mine")
+    job = driver.jobs[0]
+    assert job["config"]["notify"] == ["slack://***", "${oc.env:HOOK}"]
+    assert job.pop("secrets") == {"slack://***": "slack://HUSH/HUSH", "${oc.env:HOOK}": "json://from-the-environment"}
+    assert "HUSH" not in str(job)
+    for path in s.folder.rglob("*"):
+        assert not path.is_file() or "HUSH" not in path.read_text()
+
+
+class FakeSteering:
+    """Answers like a sweep that runs, and keeps what it was asked."""
+
+    asked: ClassVar[list[tuple[Any, ...]]] = []
+    trial = 20
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        def answer(*given: Any) -> Answer:
+            self.asked.append((name, *given))
+            if name == "add":
+                FakeSteering.trial += 1
+            text = f"Trial {given[0]} will stop after its current epoch" if name == "stop" else f"Done: {name}"
+            return Answer(text, self.trial if name == "add" else None)
+
+        return answer
+
+
+@pytest.fixture
+def steering(monkeypatch):
+    monkeypatch.setattr(sweeps, "Steering", FakeSteering)
+    monkeypatch.setattr(FakeSteering, "asked", [])
+    monkeypatch.setattr(FakeSteering, "trial", 20)
+    return FakeSteering
+
+
+def test_a_sweep_can_be_changed_while_it_runs(driver, steering):
+    s = mnist_sweep.sweep(name="mine")
+    assert s.stop_trial(3) == "Trial 3 will stop after its current epoch"
+    assert s.add({"model.units": 64}) == 21
+    assert s.add("model.units=64", "optimizer.name=sgd") == 22
+    assert (s.pause(), s.unpause(), s.slots(1)) == ("Done: pause", "Done: unpause", "Done: slots")
+    assert s.set("search.target=0.9", max_trials=80, time_budget="2h") == "Done: set"
+    assert steering.asked == [
+        ("stop", 3),
+        ("add", {"model.units": 64}),
+        ("add", "model.units=64", "optimizer.name=sgd"),
+        ("pause",),
+        ("unpause",),
+        ("slots", 1),
+        ("set", "search.target=0.9", "search.max_trials=80", "search.time_budget=2h"),
+    ]
+    with pytest.raises(UserError, match="^add: pass a dict, or texts"):
+        s.add({"model.units": 64}, "optimizer.name=sgd")
+
+
+def test_a_sweep_that_does_not_run_cannot_be_changed(driver):
+    s = mnist_sweep.sweep(name="mine")
+    with pytest.raises(UserError, match=r"^steer: .*: no process runs this sweep; to continue it: .* resume .*mine/"):
+        s.pause()
+
+
+def test_the_examples_of_changing_a_sweep_work(driver, steering):
+    mnist_sweep.sweep("search.max_trials=2", name="mlp")
+    checks = doctest.DocTestRunner()
+    for method in (sweeps.Sweep.stop_trial, sweeps.Sweep.add, sweeps.Sweep.set):
+        for test in doctest.DocTestFinder().find(method, globs={"Sweep": mnist_sweep.Sweep}):
+            for example in test.examples:
+                example.options.pop(doctest.SKIP, None)
+            checks.run(test)
+    assert checks.tries == 10
+    assert not checks.failures
 
 
 def test_importing_the_package_loads_nothing_heavy():

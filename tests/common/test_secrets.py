@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 
 from mnist_sweep.common import secrets
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import TOKEN_VARIABLE, access_token
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +130,26 @@ def test_the_keys_of_object_storage_are_hidden(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PGPASSWORD", "word-of-ann")
     secrets.hide_login()
     assert secrets.masked("signed with s3cr3tkey/of+ann for word-of-ann") == "signed with *** for ***"
+
+
+def test_a_token_comes_from_the_variable_which_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "a-token-for-the-tests")
+    assert access_token(None) == ("a-token-for-the-tests", False)
+    assert access_token(None) == ("", False)
+    monkeypatch.setenv(TOKEN_VARIABLE, "a-token-for-the-tests")
+    assert access_token("another-token-for-them") == ("another-token-for-them", False)
+    assert TOKEN_VARIABLE not in os.environ
+
+
+def test_a_new_token_is_another_one_each_time() -> None:
+    (first, new), (second, _) = access_token("auto"), access_token("auto")
+    assert new
+    assert first != second
+    assert len(first) == 32
+
+
+@pytest.mark.parametrize("token", ["short", "with spaces, which a header ends", "ünïcödé-ünïcödé-ünïcödé"])
+def test_a_token_that_can_be_guessed_or_not_sent_is_refused_and_not_printed(token: str) -> None:
+    with pytest.raises(UserError, match="a token must have at least 16 characters") as error:
+        access_token(token)
+    assert token not in str(error.value)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mnist_sweep.config import keras_names
+from mnist_sweep.config.objective import direction_of
 
 Keras = dict[str, Any]
 
@@ -51,6 +52,8 @@ print(json.dumps({
     "schedules": arguments(keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule),
     "callbacks": arguments(keras.callbacks, keras.callbacks.Callback),
     "activations": activations,
+    "losses": list(arguments(keras.losses, keras.losses.Loss)),
+    "metrics": list(arguments(keras.metrics, keras.metrics.Metric)),
     "optimizers by name": {
         name: type(got(keras.optimizers.get, {"class_name": name.lower(), "config": config})).__name__
         for name in optimizers
@@ -102,6 +105,18 @@ def test_the_callbacks_are_those_of_keras(keras: Keras) -> None:
     assert {*keras_names.CALLBACKS, *keras_names.OTHER_CALLBACKS} == set(keras["callbacks"])
     for name, arguments in keras_names.CALLBACKS.items():
         assert arguments == set(keras["callbacks"][name]) - ELSEWHERE
+
+
+def test_the_losses_and_metrics_are_those_of_keras(keras: Keras) -> None:
+    plain = keras_names.plain
+    assert set(map(plain, keras_names.LOSSES)) == set(map(plain, keras["losses"]))
+    assert set(map(plain, keras_names.METRICS)) == set(map(plain, keras["metrics"])) - {"meanmetricwrapper"}
+    assert set(keras_names.SHORT.values()) <= keras_names.LOSSES | keras_names.METRICS
+
+
+def test_the_better_direction_of_every_loss_and_metric_but_two_is_known() -> None:
+    unknown = {name for name in keras_names.LOSSES | keras_names.METRICS if direction_of(f"val_mask_{name}") is None}
+    assert unknown == {"mean", "sum"}
 
 
 def test_the_steps_that_default_to_the_whole_trial_are_required_by_some_schedule() -> None:

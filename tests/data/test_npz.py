@@ -242,13 +242,58 @@ def test_many_whole_numbers_are_numbers_unless_the_task_needs_classes(tmp_path: 
         (np.full(ROWS, 1.5), None, "y_train is 1.5 in every row"),
         (np.full((ROWS, 2), [1.5, 2]), None, "y_train is 1.5 in every row in column 0"),
         (CLASSES * 1e300 + 0.5, "numbers", "y_train has numbers that do not fit into 32 bits; scale them"),
-        (np.zeros((ROWS, 2, 2)), None, "y_train has shape (60, 2, 2); targets must be (N,) or (N, columns)"),
+        (np.zeros((ROWS, 2, 2)), None, "y_train is 0 everywhere"),
+        (np.full((ROWS, 2, 2), np.nan), None, "y_train contains NaN or infinite values"),
+        (np.full((ROWS, 2, 2), "a"), None, "y_train has shape (60, 2, 2) and contains names; number them"),
         (CLASSES + 1j, None, "y_train has type complex128; targets must be numbers or names"),
         (np.array([b"\xff", b"a"])[CLASSES % 2], None, "y_train has names that are not UTF-8 text"),
     ],
 )
 def test_faulty_targets_are_refused(tmp_path: Path, labels: Any, target: TargetKind | None, message: str) -> None:
     assert refused(tmp_path, target, y_train=labels).startswith(message)
+
+
+def test_targets_of_any_shape_are_the_class_of_each_place_or_numbers(tmp_path: Path) -> None:
+    masks = (PIXELS > 100).astype(np.uint8) * 255
+    data = read(tmp_path, y_train=masks)
+    assert data.schema.target == Target("array", 2, ("0", "255"), (6, 5))
+    assert np.unique(data.train.targets).tolist() == [0, 1]
+    assert "the values of y_train are numbered in their order: 0 is class 0, 255 is class 1" in data.notes[0]
+    assert read(tmp_path, y_train=masks[..., np.newaxis] // 255).schema.target == Target("array", 2, (), (6, 5, 1))
+    assert read(tmp_path, y_train=PIXELS / 300).schema.target == Target("array", 0, (), (6, 5))
+    test = {"x_test": PIXELS, "y_test": np.full(PIXELS.shape, 7)}
+    assert refused(tmp_path, y_train=masks // 255, **test).startswith("y_test has 7, which y_train has nowhere")
+
+
+def test_targets_of_several_outputs_are_kept_in_one_array(tmp_path: Path) -> None:
+    given = {"y_train_mask": PIXELS > 100, "y_train_kind": CLASSES, "y_train_size": VECTORS[:, 0]}
+    data = load(Request("npz", str(save(tmp_path, x_train=PIXELS, **given)), test_split=0.1))
+    parts = data.schema.target.parts
+    assert parts == {"mask": Target("array", 2, (), (6, 5)), "kind": Target("classes", 3), "size": Target("numbers", 1)}
+    assert data.train.targets.shape == (len(data.train), 6 * 5 + 2)
+    assert data.schema.target.about == "mask (an array of 6x5, 2 classes), kind (3 classes), size (1 target)"
+    assert type(data.schema).from_json(data.schema.to_json()) == data.schema
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"y_train": CLASSES, "y_train_b": CLASSES},
+            "has both y_train and y_train_b; give each of several outputs a name",
+        ),
+        ({"y_train_a": CLASSES, "y_train_b": CLASSES[:-1]}, "y_train_b has 59 rows, but y_train_a has 60"),
+        ({"y_train_a": CLASSES, "y_train_b": np.ones(ROWS)}, "there is only one class"),
+        (
+            {"y_train_a": CLASSES, "y_train_b": CLASSES, "x_test": PIXELS, "y_test_a": CLASSES},
+            "has no array y_test_b; it has x_train, y_train_a, y_train_b, x_test, y_test_a",
+        ),
+    ],
+)
+def test_faulty_targets_of_several_outputs_are_refused(tmp_path: Path, arrays: Arrays, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(Request("npz", str(save(tmp_path, x_train=PIXELS, **arrays))))
+    assert message in str(caught.value)
 
 
 def test_a_class_that_only_the_test_has_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,19 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(table_files, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pandas needs openpyxl to read it; .* -m pip install openpyxl"):
         table_files.read(str(tmp_path / "table.xlsx"))
+
+
+def test_the_ranges_of_numbers_and_dates_are_kept_for_forms(tmp_path):
+    frame = pd.DataFrame(
+        {"x": [0.5, None, 2.0, 1.0], "day": ["2024-01-01", "2024-01-03", "2024-01-02", None], "y": [1.5, 2.5, 3.5, 4.0]}
+    )
+    schema = loaded(frame, tmp_path, target="y").schema
+    assert {column.name: (column.low, column.high) for column in schema.columns} == {
+        "x": (0.5, 2.0),
+        "day": (19723.0, 19725.0),
+    }
+    # Of a version that did not keep them.
+    old = json.loads(schema.to_json())
+    for column in old["columns"]:
+        del column["low"], column["high"]
+    assert Schema.from_json(json.dumps(old)).columns[0].low is None

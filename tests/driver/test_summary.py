@@ -281,3 +281,28 @@ def test_scores_on_new_seeds_decide_and_are_shown_with_their_spread(
 def test_without_a_p_value_no_test_is_mentioned(printed: Printed) -> None:
     output = printed(0.5, 0.75, confirmed=confirmed((1, 0.7), (0, 0.6), p_value=None))
     assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds; 0.1000 better than trial 0\n" in output
+
+
+def test_the_most_frequent_mistake_is_told_with_the_names_of_the_classes(compose_config):
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    results.trials[0] = Trial(0, {}, {}, 3)
+    results.end(0, Outcome(Status.COMPLETED, "", 0.5, 1))
+    lines: list[str] = []
+    for confusion, data in (
+        ([[5, 2], [1, 4]], {"names": ["cat", "dog"], "image": "32x32x3"}),
+        ([[5, 1], [0, 4]], {"columns": 3}),
+        ([[5, 0], [0, 4]], {"image": "28x28x1", "classes": 10}),
+    ):
+        tested = [WinnerTested(0.0, 0, {"test_accuracy": 0.5}, confusion)]
+        given = (settings, Path("sweep"), "a/b", results, tested, Published(), "")
+        summary.next_steps(lines.append, *given, data=data)
+    told = [line.strip() for line in lines if "mistake" in line]
+    assert told == [
+        "most frequent mistake: cat predicted as dog, 2 times",
+        "most frequent mistake: 0 predicted as 1, 1 time",
+    ]
+    served = [line.partition("# ")[2] for line in lines if " serve " in line]
+    assert served == [
+        f"{what} and see what the best model predicts" for what in ("open a picture", "fill in a form", "draw a digit")
+    ]

@@ -17,7 +17,7 @@ from pages import GUIDES, PROGRAM, ROOT, Command, commands, files, snippets
 from PIL import Image
 from programs import Run, with_store
 
-from mnist_sweep.cli import ui
+from mnist_sweep.cli import ui, watch
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
 from mnist_sweep.data.picture_cache import Cache
@@ -39,6 +39,7 @@ NOT_RUN = {
     "make gpu": "needs a GPU; tests/benchmarks/test_gpu.py runs a part of it",
     "make chaos": "takes an hour; `make test-slow` runs a part of it",
     "make test-slow": "takes minutes",
+    "make task-table": "takes half an hour",
     "make test-jax": "installs packages into an environment of its own",
     "make bench": "takes more than an hour",
     "make stack": "runs until Ctrl-C; tests/e2e/test_stack_job.py uses what it starts",
@@ -133,7 +134,8 @@ COMPANIONS = {name: c for name, c in shown().items() if c.words[:3] == PROGRAM.s
 def test_every_command_that_a_page_shows_succeeds(
     here: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # tests/e2e/test_servers_end.py starts both servers.
+    # tests/cli/watch/test_watch.py starts it, and tests/e2e/test_servers_end.py the others.
+    monkeypatch.setattr(watch, "watch", lambda *_, **__: 0)
     monkeypatch.setattr(ui, "serve", lambda *_, **__: 0)
     monkeypatch.setattr(serve, "serve", lambda *_: 0)
     # tests/e2e/test_steer_job.py steers a sweep that runs.

@@ -169,6 +169,15 @@ def test_the_sweeps_page_describes_the_results_and_shows_the_report(watched: Wat
     until(page, lambda: bool(title.count() and title.inner_text()))
 
 
+def test_the_tab_system_metrics_of_a_trial_shows_what_its_slot_used(watched: WatchedPage, pages: Pages) -> None:
+    page, run = watched.page, pages.found.winner().info
+    where = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/system-metrics?workflowType=machine_learning"
+    page.goto(f"{pages.home}{where}")
+    until(page, lambda: page.get_by_text("cpu_utilization_percentage").count() > 0)
+    assert page.get_by_text("system_memory_usage_megabytes").count()
+    assert not page.get_by_text("val_accuracy").count()
+
+
 def test_the_winner_is_in_the_model_registry(
     watched: WatchedPage, pages: Pages, registered: registry.Registered
 ) -> None:

@@ -49,3 +49,35 @@ def test_digits_in_images_are_recognized_and_doubts_are_reported(
     assert "wider than any training image: is it one digit?" in two["doubts"]
     assert sorted(path.name for path in seen.iterdir()) == ["one.png", "two digits.png", "zero.png"]
     assert Image.open(seen / "zero.png").size == (28, 28)
+
+
+@pytest.mark.slow
+def test_pictures_of_any_size_are_read_as_the_model_was_trained_on_them(run, work: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        (work / "pictures" / name).mkdir(parents=True)
+        for i in range(24):
+            size = 40 + int(rng.integers(30)), 50
+            noise = rng.integers(-25, 26, (size[1], size[0], 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(work / "pictures" / name / f"{i}.jpg", quality=95)
+    done = run(
+        work, "data=folder", "data.path=pictures", "data.image_size=[16,24]", "data.resize=pad", "model.units=16",
+        "training.epochs=15", "training.batch_size=8", "name=colours", "workers.count=1", published=True,
+        XDG_CACHE_HOME=str(work / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "open a picture and see what the model predicts" in done.stdout
+    Image.new("RGB", (900, 300), (200, 20, 40)).save(work / "rose.png")
+    predicted = run(
+        work, "predict", "colours", "rose.png", "pictures/blue/0.jpg", "--save-input", "seen", "--format=json"
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    output = json.loads(predicted.stdout)
+    assert output["model"]["classes"] == ["blue", "red"]
+    assert [one["class"] for one in output["predictions"]] == ["red", "blue"]
+    assert output["predictions"][0]["notes"] == ["padded and scaled from 900 × 300 to 24 × 16"]
+    seen = np.asarray(Image.open(work / "seen" / "rose.png"))
+    assert seen.shape == (16, 24, 3)
+    assert seen[0].max() == 0
+    assert "confusion_matrix.png" in {path.name for path in work.glob("mlruns/**/*.png")}

@@ -45,7 +45,8 @@ def test_a_cross_validated_sweep_on_a_table_is_killed_resumed_and_exported(run, 
     exported = run(work, "export", "shop", "--to", "out", "--format", formats)
     assert exported.returncode == 0, exported.stdout + exported.stderr
     manifest = json.loads((work / "out" / "manifest.json").read_text())
-    assert manifest["output"] == "float32, the probability of the second class, shape (N, 1)"
+    assert manifest["output"] == "float32, the probability of the second class, yes, shape (N, 1)"
+    assert manifest["target"] == {"task": "binary", "classes": ["no", "yes"], "column": "bought"}
     assert "city" in {one["column"] for one in manifest["files"]["model.keras"]["columns"]}
 
     import keras
@@ -67,6 +68,11 @@ def test_a_cross_validated_sweep_on_a_table_is_killed_resumed_and_exported(run, 
     expected = np.asarray(of_blocks(inputs))
     assert np.allclose(np.asarray(of_columns(rows)), expected, atol=1e-4)
     assert expected.min() < 0.4 < 0.6 < expected.max()
+    predicted = run(work, "predict", "shop", "shop.csv")
+    assert predicted.returncode == 0, predicted.stdout + predicted.stderr
+    written = table_files.read(str(work / "shop_predictions.csv"))
+    assert list(written["predicted_bought"]) == ["yes" if p >= 0.5 else "no" for p in expected[:, 0]]
+    assert np.allclose(written["probability"], np.maximum(expected, 1 - expected)[:, 0], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -80,6 +86,12 @@ def test_a_regression_on_sklearns_diabetes_ends_with_its_error_on_the_test_rows(
     assert "predicts a number: progression" in done.stdout
     assert re.search(r"on the test \w+: test_loss \S+, test_mae \S+, test_r2", done.stdout)
     assert "Model: regression-table version 1" in done.stdout
+    (report,) = work.glob("experiments/regression/*/report.html")
+    text = report.read_text()
+    for words in ("Predicted and true values", "Residuals", "progression: mean error ±"):
+        assert words in text
+    logged = {path.name for path in work.glob("mlruns/**/*.png")}
+    assert {"predicted_and_true.png", "residuals.png"} <= logged
 
 
 @pytest.mark.parametrize(

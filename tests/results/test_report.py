@@ -281,6 +281,20 @@ def test_the_winner_of_an_earlier_session_is_not_the_winner_of_a_sweep_that_runs
     assert "Best so far: trial 1" in text_of(page(made, tmp_path))
 
 
+def test_a_regression_has_its_predictions_with_their_units(tmp_path, monkeypatch):
+    kept = {key: value for key, value in made_up.TAGS.items() if key not in ("data.classes", "data.image")}
+    tags = {key.replace("_images", "_rows"): value for key, value in kept.items()}
+    monkeypatch.setattr(made_up, "TAGS", tags | {"data.targets": "1", "data.columns": "4"})
+    true = np.arange(20, dtype=np.float32)
+    details = {"true": true, "predicted": true[:, None] + 1, "names": np.array(["price in €"])}
+    text = page(made_up.sweep(tmp_path, 2, files={"test_details.npz": details}), tmp_path)
+    assert 'aria-label="Numbers of 20 test rows, with a mean error of ±1."' in text
+    for heading in ("Predicted and true values", "Residuals"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "price in €: mean error ±1" in text
+    assert "fill in a form and see what it predicts" in text
+
+
 @pytest.mark.slow
 def test_the_report_of_a_thousand_trials_stays_small(tmp_path):
     """Their marks share what is equal, and many curves become a picture."""

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
 from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story, elsewhere
@@ -128,7 +129,7 @@ def test_the_parent_run_has_the_whole_config_and_the_space(told, logged):
     assert params["space.model.units"] == "choice(16, 64)"
     assert params["model.units"] == "choice(16,64)"
     assert params["search.max_trials"] == "20"
-    shared = {key: value for key, value in told.config.items() if key != "tracking"}
+    shared = {key: value for key, value in told.config.items() if key not in ("tracking", "notify")}
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml")) == shared
     assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
 
@@ -505,6 +506,28 @@ def test_the_tests_files_are_logged_with_the_winner_while_they_exist(make_story,
     assert "confusion_matrix.png" in again.artifacts(again.trials[1])
 
 
+@pytest.mark.parametrize(
+    ("target", "arrays", "plots"),
+    [
+        ({"targets": 1}, {"true": np.arange(4.0), "predicted": np.ones((4, 1))}, {"predicted_and_true", "residuals"}),
+        ({"classes": 2}, {"true": np.arange(4) % 2, "predicted": np.ones((4, 1))}, {"precision_recall", "roc"}),
+    ],
+)
+def test_the_plots_of_the_test_fit_the_task(make_story, target, arrays, plots):
+    story = make_story()
+    data = {key: value for key, value in DATA.items() if key != "classes"} | target
+    story.tell(SweepStarted, SWEEP, story.config, SPACE, data, VERSIONS)
+    story.trial(0)
+    story.ends(0, 0.5)
+    np.savez(trial_folder(story.folder, 0) / "test_details.npz", **arrays)
+    story.tell(WinnerTested, 0, {"test_loss": 0.5}, [])
+    logged = story.logged()
+    assert story.tracker.error is None
+    for run in (logged.parent, logged.trials[0]):
+        assert {f"{name}.png" for name in plots} <= set(logged.artifacts(run))
+        assert "confusion_matrix.png" not in logged.artifacts(run)
+
+
 def test_metrics_that_are_not_finite_do_not_matter(make_story):
     story = make_story()
     story.starts()
@@ -828,3 +851,25 @@ def test_what_users_changed_is_in_the_tags_and_the_description(make_story):
     assert TAG_ADDED_BY not in trials[0].data.tags
     before = Logged(story.uri).everything()
     assert story.replay().everything() == before
+
+
+def test_what_a_slot_uses_is_among_the_system_metrics_of_its_trial_and_in_no_table(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    story.tracker.measured(0, {"cpu_utilization_percentage": 75.0, "gpu_0_power_usage_watts": 300.5}, story.now + 5)
+    story.ends(0, 0.5)
+    # Of a trial that MLflow does not know.
+    story.tracker.measured(9, {"cpu_utilization_percentage": 1.0}, story.now)
+    story.ended()
+    logged = story.logged()
+    found = logged.trials[0].data.metrics
+    assert {name: value for name, value in found.items() if name.startswith("system/")} == {
+        "system/cpu_utilization_percentage": 75.0,
+        "system/gpu_0_power_usage_watts": 300.5,
+    }
+    frame = load_runs(SWEEP, tracking_uri=story.uri)
+    assert not [column for column in frame.columns if "system" in column]
+    assert frame["epochs"].tolist() == [1]
+    assert str(story.tracker.refusals) == ""

@@ -398,3 +398,17 @@ def test_the_wait_for_a_store_ends_when_the_sweeps_own_run_is_there_or_the_time_
     other.starts()
     other.tracker.opened(30)
     assert str(other.tracker.error) == "refused"
+
+
+def test_what_slots_use_is_dropped_while_the_store_does_not_answer(make_story, monkeypatch):
+    monkeypatch.setattr(store, "connect", failing(1, store.connect, ConnectionError("refused")))
+    story = make_story()
+    story.starts()
+    until = time.monotonic() + 30
+    while story.tracker.error is None and time.monotonic() < until:
+        time.sleep(0.01)
+    behind = story.tracker.behind
+    story.tracker.measured(0, {"cpu_utilization_percentage": 75.0}, story.now)
+    assert story.tracker.behind == behind
+    story.ended()
+    assert story.logged().parent.info.status == "FINISHED"

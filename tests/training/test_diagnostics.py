@@ -33,6 +33,15 @@ def test_the_most_confident_mistakes_come_first_and_are_at_most_25() -> None:
     assert len(diagnostics.mistakes(images[right], truth[right], probabilities[right])["mistakes_true"]) == 0
 
 
+def test_large_images_of_mistakes_are_reduced() -> None:
+    images = np.zeros((2, 300, 200, 3), dtype=np.uint8)
+    images[1, :, :100] = 200
+    truth, probabilities = np.array([0, 0]), np.array([[0.4, 0.6], [0.3, 0.7]])
+    found = diagnostics.mistakes(images, truth, probabilities)["mistakes_images"]
+    assert (found.shape, found.dtype) == ((2, 100, 66, 3), np.uint8)
+    assert (found[0, 0, 0, 0], found[0, 0, -1, 0]) == (200, 0)
+
+
 def test_filters_are_those_of_the_first_layer_that_sees_the_image() -> None:
     layers = keras.layers
     convolution = keras.Sequential([layers.Input((8, 6, 3)), layers.BatchNormalization(), layers.Conv2D(5, (3, 2))])

@@ -104,7 +104,7 @@ def test_a_hypermodel_that_can_never_be_built_is_an_error(trainer) -> None:
         ("nothing", "is of type NoneType; name a build_model(hp) or a keras_tuner.HyperModel"),
         ("NeedsArguments", "cannot be created without arguments ("),
         ("raises", "raised (ZeroDivisionError at hypermodels.py:"),
-        ("no_model", "returned str; return a Sequential or functional keras.Model"),
+        ("no_model", "returned str; return a keras.Model"),
         ("not_compiled", "returned a model that is not compiled; call model.compile(…) first"),
         ("one_output", "returned a model with outputs of shape (None, 1); for 10 classes they must be (None, 10)"),
         ("no_loss", "compiles with a loss that Keras does not know (Could not interpret loss identifier"),

@@ -231,7 +231,7 @@ class TestCustomModel:
             ("user_models:broken", "raised (KeyError at user_models.py:"),
             ("user_models:text", "returned str; return a keras.Model"),
             ("user_models:empty", "Sub cannot be called (NotImplementedError"),
-            ("user_models:step", "Step overrides both call and train_step; override train_step in a model"),
+            ("user_models:step", "Step overrides both call and train_step; write task=custom"),
             (
                 "user_models:narrow",
                 "returned a model with outputs of shape (None, 3); they must be probabilities, (None, 10)",

@@ -126,6 +126,10 @@ def test_rare_classes_can_count_as_much_as_frequent_ones(trial_config, tmp_path:
     _, plain = train(trainer("tensors"), trial_config(*SMALL), tmp_path / "1")
     _, balanced = train(trainer("tensors"), trial_config(*SMALL, "task.class_weight=balanced"), tmp_path / "2")
     assert timeless(plain) != timeless(balanced)
+    weighted = trial_config(*SMALL, 'task.class_weight={"0": 100, "1": 100, "2": 100}', "training.epochs=1")
+    (heavy,) = train(trainer("tensors"), weighted, tmp_path / "3")[1]
+    # In training only.
+    assert heavy["loss"] > 50 > heavy["val_loss"]
 
 
 def test_an_endless_stream_goes_on_from_epoch_to_epoch(trial_config, tmp_path: Path) -> None:

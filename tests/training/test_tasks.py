@@ -50,7 +50,7 @@ def objective_of(kind: Kind) -> Objective:
     return Objective.parse(TASKS[kind].objective)
 
 
-@pytest.mark.parametrize("kind", list(TASKS))
+@pytest.mark.parametrize("kind", [kind for kind in TASKS if kind != "custom"])
 def test_each_task_learns_and_logs_what_fits_it(trial_config, tmp_path: Path, kind: Kind) -> None:
     from mnist_sweep.training import saved
     from mnist_sweep.training.fit import Trainer
@@ -122,8 +122,6 @@ def test_any_loss_and_metric_of_keras_or_the_user_can_be_used(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("task.loss=hubber", "task.loss=hubber: Keras has no such loss; did you mean 'huber'?"),
-        ("task.metrics=[rmze]", "task.metrics=rmze: Keras has no such metric; did you mean 'rmse'?"),
         ("task.loss={name: huber, detla: 1.0}", "task.loss=huber: rejects its arguments"),
         ("task.loss=json:nothing", "task.loss=json:nothing: json has no nothing"),
     ],

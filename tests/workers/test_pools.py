@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from mnist_sweep.workers.base import (
 )
 from mnist_sweep.workers.carrying import Carrier
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 from mnist_sweep.workers.local import LocalWorkers
 from mnist_sweep.workers.on_ray import RayTransport
 from mnist_sweep.workers.remote import RemoteWorkers
@@ -57,12 +59,12 @@ def arrays(digits: Path, root: Path) -> Path:
 
 
 def local(root: Path) -> Pool:
-    return LocalWorkers([Slot("cpu0", 1)], None, root / "workers", 1000, custom_code=False)
+    return LocalWorkers([Slot("cpu0", 1)], None, root / "workers", 1000, custom_code=False, measures=True)
 
 
 def on_ray(root: Path) -> Pool:
     config = RayConfig(**{**shipped.values("workers/local"), **shipped.values("workers/ray"), "count": 1, "threads": 1})
-    job = Job(config, None, custom_code=False, backend="tensorflow", carrier=Carrier(10**9, None))
+    job = Job(config, None, custom_code=False, backend="tensorflow", carrier=Carrier(10**9, None), measures=True)
     return RemoteWorkers(RayTransport(config, None, custom_code=False), job, root, print)
 
 
@@ -113,6 +115,19 @@ def test_a_trial_reports_each_epoch_and_its_end(pool: Pool, slot: str, task) -> 
 
 # The metrics of the same trial, by pool.
 _METRICS: list[list[dict[str, float]]] = []
+
+
+def test_a_pool_tells_what_its_slots_use(pool: Pool, slot: str) -> None:
+    found: list[Figures] = []
+    messages: list[Message] = []
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not (found and found[0].memory):
+        messages += pool.poll(0.1)
+        found = pool.measured() or found
+    pool.put_back(messages)
+    assert [(one.slot, one.device) for one in found] == [(slot, "1 CPU core")]
+    # TensorFlow alone takes more.
+    assert (found[0].memory or 0) > 100 * 10**6
 
 
 def test_training_has_the_priority_of_this_process(pool: Pool) -> None:

@@ -14,10 +14,11 @@ from mnist_sweep.config import shipped
 from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers import remote
-from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Passed, Said, Sent
+from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Measured, Passed, Said, Sent
 from mnist_sweep.workers.base import Died, Done, Joined, MachineFailed, Package, Packaged, Ready, Reported, Train
 from mnist_sweep.workers.carrying import Carrier, Files
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.figures import Figures
 from mnist_sweep.workers.remote import Lost, RemoteWorkers
 
 
@@ -266,3 +267,16 @@ def test_a_slot_is_given_back_and_opened_again_unless_its_node_is_gone(pool: Rem
     assert pool.poll(0.0) == [Died("cpu0@b", "cannot be opened again: its node is gone", lost=True)]
     # The driver does not know yet that a slot is lost.
     assert pool.retire("cpu0@b").name == "cpu0@b"
+
+
+def test_what_the_slots_of_a_node_use_is_told_once_and_under_their_names_here(
+    pool: RemoteWorkers, agents: Agents
+) -> None:
+    agents.greet("1", "a")
+    pool.places()
+    for cpu in (10.0, 20.0):
+        agents.said.append(("1", Measured([Figures("cpu0", "1 CPU core", 3, cpu)])))
+    agents.said.append(("2", Measured([Figures("cpu0", "1 CPU core", 4, 99.0)])))
+    assert pool.poll(0) == []
+    assert pool.measured() == [Figures("cpu0@a", "1 CPU core", 3, 20.0)]
+    assert pool.measured() == []

@@ -32,7 +32,7 @@ def _tracking(module: ModuleType) -> None:
     def begin(self: Any, *_: object) -> None:
         self.error, self.refusals = None, module.Refusals()
 
-    methods = dict.fromkeys(("handle", "close", "opened", "tick"), _nothing)
+    methods = dict.fromkeys(("handle", "measured", "close", "opened", "tick"), _nothing)
     values = {"behind": 0, "mended": "", "status": lambda _: "", "without_files": "", "complete": True}
     for name, value in {"__init__": begin, **methods, **values}.items():
         _replace(module.Tracker, name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,10 +92,11 @@ def convert(
         loaded = run.load(source)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
+    loaded = saved.with_named_outputs(loaded)
     model = saved.of_raw_images(loaded) if sample.images else saved.functional(loaded)
     if sample.images:
         sample = replace(sample, given=saved.to_raw(sample.given))
-    largest = max(1.0, float(np.abs(sample.expected).max()))
+    largest = max(1.0, *(float(np.abs(one).max()) for one in sample.expected.values()))
     # Only now, as loading data first would load Keras without a real backend.
     int8_check = _Int8Check(run, config, source) if any(format.tolerance is None for format in formats) else None
     on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
@@ -109,7 +110,7 @@ def convert(
             exported.write(format.name, to_write, path, quantised.calibration if quantised else None)
         with _reporting(format, "cannot be run"):
             predict = exported.open_with_runtime(format.name, path)
-            difference = float(np.abs(exported.ask(predict, given) - sample.expected).max())
+            difference = sample.difference(exported.ask(predict, given))
         # Numbers may be larger than probabilities.
         tolerance = None if format.tolerance is None else (format.tolerance + coarse) * largest
         # Not `>`, which is false for NaN.
@@ -130,15 +131,20 @@ class _Sample:
 
     Attributes:
         given: Images (N, H, W, C) or other arrays (N, …), or several inputs by name.
-        expected: (N, …), the predictions.
+        expected: The predictions of each output by its name, (N, …); of the only one, "".
         schema: Says how to make inputs from the columns of a table; None for images and other arrays.
         images: Whether `given` are images.
     """
 
     given: Any
-    expected: Array
+    expected: Mapping[str, Array]
     schema: Schema | None
     images: bool = False
+
+    def difference(self, predicted: Any) -> float:
+        """Returns the largest difference from predictions (N, …), or from those of several outputs by name."""
+        found = predicted if isinstance(predicted, Mapping) else {"": predicted}
+        return max(float(np.abs(found[name] - expected).max()) for name, expected in self.expected.items())
 
     def raw(self, format: str, model: Any) -> tuple[Any, Any]:
         """Returns the model that a format has, and the images or rows as it takes them."""
@@ -173,13 +179,19 @@ def _sample(run: ModelRun, source: Path) -> _Sample:
     """The run's sample of images or rows."""
     what = f"{run.sweep}: {SAMPLE_FILE} of trial {run.trial}"
     arrays = read_npz(run.fetch(SAMPLE_FILE, source), what)
-    images, predictions = arrays.get("images"), arrays.get("predictions")
-    if (schema := schema_in(arrays)) is not None and predictions is not None:
+    images = arrays.get("images")
+    predictions = {
+        name.removeprefix("predictions").removeprefix("_"): one
+        for name, one in arrays.items()
+        if name.startswith("predictions")
+    }
+    if (schema := schema_in(arrays)) is not None and schema.columns and predictions:
         return _Sample({name: arrays[f"x_{name}"] for name in schema.inputs}, predictions, schema)
     others = {name.removeprefix("x_"): x for name, x in arrays.items() if name.startswith("x")}
-    if images is None and others and predictions is not None:
+    if images is None and others and predictions:
         return _Sample(others.get(ONLY, others), predictions, None)
-    if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
+    counts = {len(one) for one in predictions.values()}
+    if images is None or images.ndim != 4 or counts != {len(images)} or not len(images):
         raise UserError(f"{what}: does not contain images and predictions")
     return _Sample(images, predictions, None, images=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,16 @@ def profile_of(run: ModelRun, folder: Path) -> Profile | None:
         return None
 
 
-def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | None = None) -> list[str]:
+def why_doubtful(
+    prepared: Prepared, probabilities: Array, profile: Profile | None = None, names: Sequence[str] = ()
+) -> list[str]:
     """Explains why a prediction may be wrong.
 
     Args:
         prepared: What the model saw.
         probabilities: (classes,), the model's answer.
         profile: What the training images look like; None if unknown.
+        names: The names of the classes; empty for their numbers.
 
     Returns:
         The reasons, a short sentence each; empty if there is none.
@@ -60,16 +64,17 @@ def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | No
     doubts = list(prepared.doubts)
     if NOTHING in doubts:
         return doubts
-    first, second = np.argsort(-probabilities, kind="stable")[:2]
+    first, second = (int(label) for label in np.argsort(-probabilities, kind="stable")[:2])
+    called = [names[label] if names else str(label) for label in (first, second)]
     if profile is not None and profile.drawing is not None:
         doubts += _oddly_drawn(prepared.image[..., 0], profile.drawing)
     if profile is not None and profile.likeness is not None:
-        rarity = profile.likeness.rarity(prepared.image, int(first))
+        rarity = profile.likeness.rarity(prepared.image, first)
         if rarity < _RARE:
             others = f"all but 1 in {round(1 / rarity)}" if rarity else "every one"
-            doubts.append(f"more unusual than {others} of the training images of a {first}")
+            doubts.append(f"more unusual than {others} of the training images of a {called[0]}")
     if probabilities[second] > _RIVAL * probabilities[first]:
-        doubts.append(f"the model hesitates between {first} and {second}")
+        doubts.append(f"the model hesitates between {called[0]} and {called[1]}")
     return doubts
 
 

@@ -17,14 +17,22 @@ from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
 from mnist_sweep.common.text import format_size, os_reason
 from mnist_sweep.common.versions import versions
-from mnist_sweep.config.task import kind_of
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.results.models.conversion import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, OF_TABLES, Format
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
+from mnist_sweep.results.models.purpose import Purpose, purpose_of
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 10_000_000
+# Names in a line.
+_SHOWN = 10
+# How pictures were made to fit, in the words of the manifest.
+_FITTED = {
+    "crop": "; the longer side of a picture is cropped to fit",
+    "pad": "; a picture is padded with black to fit",
+    "stretch": "; a picture is stretched to fit",
+}
 
 
 def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
@@ -58,7 +66,7 @@ def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Pa
             target.mkdir()
             config = model.config(source, ("model", "training"))
             checked = convert(model, config, formats, source, target)
-            manifest = _manifest(model, config, checked)
+            manifest = _manifest(model, purpose_of(model, source), config, checked)
             for name in of_another:
                 _remove(to / name, earlier)
             kept = {name: earlier[name] for name in earlier if name not in of_another and (to / name).exists()}
@@ -77,7 +85,7 @@ def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Pa
     _show(model, to, checked)
 
 
-def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
+def _manifest(model: ModelRun, purpose: Purpose, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
     data, table = model.run.data, any(file.columns for file in checked)
     trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {
@@ -89,16 +97,19 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
         "data": {
             key.removeprefix("data."): int(value) if value.isdigit() and key != "data.digest" else value
             for key, value in sorted(data.tags.items())
-            if key.startswith("data.")
+            # The names are in `target`.
+            if key.startswith("data.") and key != "data.names"
         },
+        "target": _target(purpose),
         "input": (
             "a column or more for each input: see columns of each file"
             if table
             else "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself"
+            + _FITTED.get(purpose.resize or "", "")
             if "data.image" in data.tags
             else "float32, as in the data, shape (N, …)"
         ),
-        "output": _output(kind_of(config.get("task"))),
+        "output": _output(purpose),
         "latency": (
             f"seconds for one {'image' if 'data.image' in data.tags else 'row'}, the median of up to 200 calls on one "
             f"thread of {_processor()}"
@@ -108,13 +119,32 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
     }
 
 
-def _output(task: str) -> str:
-    if task == "regression":
-        return "float32, the predicted numbers, shape (N, numbers)"
-    if task == "binary":
-        return "float32, the probability of the second class, shape (N, 1)"
-    what = "label" if task == "multilabel" else "class"
-    return f"float32, the probability of each {what}, shape (N, {'labels' if what == 'label' else 'classes'})"
+def _target(purpose: Purpose) -> dict[str, Any]:
+    """What the model predicts: its classes, labels or numbers in the order of its outputs, and their units."""
+    if purpose.target.kind in ("array", "several"):
+        return {"task": purpose.task, "outputs": purpose.target.about}
+    found: dict[str, Any] = {"task": purpose.task, purpose.target.kind: purpose.names}
+    if purpose.column:
+        found["column"] = purpose.column
+    if purpose.target.kind == "numbers":
+        found["units"] = "as in the training data: predictions are not scaled"
+    return found
+
+
+def _output(purpose: Purpose) -> str:
+    if purpose.task == "custom":
+        return "float32, the values of each output by its name, shape (N, …)"
+    names, size = purpose.names, purpose.target.size
+    if purpose.target.kind == "numbers":
+        return f"float32, {_listed(names)}, in the units of the training data, shape (N, {size})"
+    if purpose.task == "binary":
+        return f"float32, the probability of the second class, {names[1]}, shape (N, 1)"
+    what = "label" if purpose.target.kind == "labels" else "class"
+    return f"float32, the probability of each {what}: {_listed(names)}, shape (N, {size})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" … as in target" if len(names) > _SHOWN else "")
 
 
 def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:

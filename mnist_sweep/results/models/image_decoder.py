@@ -27,6 +27,7 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import kind_and_line, one_line, printable
+from mnist_sweep.data.pictures import How, Resize
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.results.models import image_files
 from mnist_sweep.results.models.preprocessing import Prepared, prepare
@@ -83,23 +84,26 @@ class ImageDecoder:
         self._process.kill()
         self._process.wait()
 
-    def read_file(self, path: Path, shape: Shape, profile: Profile | None) -> Prepared:
+    def read_file(self, path: Path, shape: Shape, profile: Profile | None, resize: Resize | None = None) -> Prepared:
         """Reads an image file, as `image_files.read` and `prepare` do.
 
         Args:
             path: The file.
             shape: As for `prepare`.
             profile: As for `prepare`.
+            resize: As for `prepare`.
 
         Raises:
             UserError: The file cannot be read, is too large, or takes too long.
         """
         try:
-            return self._ask({"file": str(path)}, f"{printable(str(path))}:", b"", shape, profile)
+            return self._ask({"file": str(path)}, f"{printable(str(path))}:", b"", shape, profile, resize)
         except DecodingError as error:
             raise UserError(str(error)) from None
 
-    def read_body(self, kind: str, body: bytes, shape: Shape, profile: Profile | None) -> Prepared:
+    def read_body(
+        self, kind: str, body: bytes, shape: Shape, profile: Profile | None, resize: Resize | None = None
+    ) -> Prepared:
         """Reads an image from a request, as `body_decoder.decode` and `prepare` do.
 
         Args:
@@ -107,11 +111,12 @@ class ImageDecoder:
             body: The body.
             shape: As for `prepare`.
             profile: As for `prepare`.
+            resize: As for `prepare`.
 
         Raises:
             DecodingError: The body is not an image, or one that is too large or takes too long.
         """
-        return self._ask({"kind": kind}, "the image", body, shape, profile)
+        return self._ask({"kind": kind}, "the image", body, shape, profile, resize)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -130,14 +135,20 @@ class ImageDecoder:
         self._ready = False
 
     def _ask(
-        self, job: dict[str, Any], subject: str, content: bytes, shape: Shape, profile: Profile | None
+        self,
+        job: dict[str, Any],
+        subject: str,
+        content: bytes,
+        shape: Shape,
+        profile: Profile | None,
+        resize: Resize | None,
     ) -> Prepared:
         if self._process.poll() is not None and not self._closed:
             # Something killed it while it was idle.
             self._start()
         drawing = asdict(profile.drawing) if profile is not None and profile.drawing is not None else None
         job |= {"subject": subject, "seconds": self._seconds}
-        job |= {"shape": shape, "profiled": profile is not None, "drawing": drawing}
+        job |= {"shape": shape, "profiled": profile is not None, "drawing": drawing, "resize": resize}
         try:
             if not self._ready:
                 self._receive(_SECONDS_TO_START)
@@ -204,9 +215,12 @@ def _answer(job: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]
     from mnist_sweep.results.models.serve import body_decoder
 
     try:
-        given = image_files.read(Path(job["file"])) if "file" in job else body_decoder.decode(job["kind"], content)
+        shape, resize = tuple(job["shape"]), job["resize"]
+        how = None if resize is None else How(shape[0], shape[1], shape[2] == 1, resize, exact=False)
+        of_file = "file" in job
+        given = image_files.read(Path(job["file"]), how) if of_file else body_decoder.decode(job["kind"], content, how)
         drawing = Drawing(**job["drawing"]) if job["drawing"] is not None else None
-        prepared = prepare(given, tuple(job["shape"]), Profile(drawing) if job["profiled"] else None)
+        prepared = prepare(given, shape, Profile(drawing) if job["profiled"] else None, resize)
     except body_decoder.NotJsonError as error:
         return {"error": str(error), "status": 400}, b""
     except (UserError, image_files.UnreadableError) as error:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line, os_reason, printable
+from mnist_sweep.data.pictures import How, draft
 
 # Pillow's names. It opens other formats, too, but EPS starts Ghostscript, and few are as well tested against damage.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -29,33 +30,37 @@ class UnreadableError(ValueError):
     """An image cannot be read. The text follows the image's name: `is 60000 × 60000; …`."""
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Path, how: How | None = None) -> Image.Image:
     """Reads an image file. Of several images in one file, or of an animation, it reads the first.
 
     A malicious image can take very long. `ImageDecoder` limits the time.
 
     Args:
         path: A PNG, JPEG, BMP, GIF or WebP file.
+        how: As for `decode`.
 
     Raises:
         UserError: The file cannot be read, or is too large.
     """
     name = printable(str(path))
     try:
-        return decode(_content(path))
+        return decode(_content(path), how=how)
     except UnreadableError as error:
         raise UserError(f"{name}: {error}") from None
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({os_reason(error)})") from None
 
 
-def decode(content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int | None = None) -> Image.Image:
+def decode(
+    content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int | None = None, how: How | None = None
+) -> Image.Image:
     """Decodes the content of an image file.
 
     Args:
         content: The file's bytes.
         formats: The formats to accept, some of `FORMATS`.
         most_a_side: The most pixels of the longer side; None for no limit but the one on all pixels.
+        how: What the training pictures were decoded for, so that this one is decoded alike; None for all its pixels.
 
     Raises:
         UnreadableError: The image cannot be decoded, or is too large.
@@ -72,6 +77,8 @@ def decode(content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int 
                 raise UnreadableError(f"is {width} × {height}; at most {most_a_side} pixels a side are read")
             if content.startswith(b"\xff\xd8") and _has_too_many_scans(content):
                 raise UnreadableError(f"is a JPEG of more than {_MOST_SCANS} scans, which takes too long to read")
+            if how is not None:
+                draft(image, how)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return image

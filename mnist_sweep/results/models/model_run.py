@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from numpy.typing import NDArray
 
+    from mnist_sweep.data.schema import Schema
+
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _ID = re.compile(r"[0-9a-f]{6,32}")
 _ENDED = {"failed": "failed", "refused": "was refused", "stopped": "was stopped before it had trained"}
@@ -61,20 +63,6 @@ class ModelRun:
     def trial(self) -> int:
         """The trial's number."""
         return int(self.run.data.tags[TAG_TRIAL])
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images that the model takes.
-
-        Raises:
-            UserError: It does not take images.
-        """
-        if "data.image" not in self.run.data.tags:
-            raise UserError(
-                f"{self.sweep}: its models take no images, which predict and serve need; export writes them as files"
-            )
-        height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
-        return height, width, channels
 
     @property
     def _who(self) -> str:
@@ -255,15 +243,15 @@ class ModelRun:
             own.fetch(file, folder / CODE)
         return folder / CODE
 
-    def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Loads the model as `load` does, to predict one image at a time.
+    def load_quick(self, folder: Path, schema: Schema) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
+        """Loads the model as `load` does, to predict one row at a time quickly.
 
         Args:
             folder: Where to put the files that are fetched.
-            shape: Height, width and channels of the images.
+            schema: What the model takes.
 
         Returns:
-            A function from an image of that shape, float32 in 0..1, to its probabilities (classes,).
+            A function from inputs (N, …) by name to predictions (N, …).
 
         Raises:
             UserError: As for `load`.
@@ -272,7 +260,7 @@ class ModelRun:
         # Imported only now, as `load` chooses the backend.
         from mnist_sweep.training import saved
 
-        return saved.quick(model, shape)
+        return saved.quick(model, schema)
 
 
 def find_trial(what: str | None = None, trial: int | None = None, tracking_uri: str | None = None) -> ModelRun:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.data import pictures
 from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.results.models.foreground import find_foreground
@@ -35,7 +36,12 @@ class Prepared:
     doubts: list[str] = field(default_factory=list)
 
 
-def prepare(image: Image.Image | Array, shape: tuple[int, int, int], profile: Profile | None = None) -> Prepared:
+def prepare(
+    image: Image.Image | Array,
+    shape: tuple[int, int, int],
+    profile: Profile | None = None,
+    resize: pictures.Resize | None = None,
+) -> Prepared:
     """Turns an image into what a model takes.
 
     If the training images are drawings on a plain background, sized and centred like MNIST's (`Profile.drawing`), the
@@ -51,6 +57,7 @@ def prepare(image: Image.Image | Array, shape: tuple[int, int, int], profile: Pr
         shape: The height, width and channels (1 or 3) that the model takes.
         profile: What the training images look like; None if unknown: a model of one channel is then assumed to be
             trained on images like MNIST's.
+        resize: How the training pictures were made to fit: this one then is made so, too, whatever is on it.
 
     Raises:
         UserError: The model takes images of another number of channels.
@@ -58,6 +65,8 @@ def prepare(image: Image.Image | Array, shape: tuple[int, int, int], profile: Pr
     if shape[2] not in (1, 3):
         raise UserError(f"the model takes images of {shape[2]} channels; an image file has 1 or 3")
     notes: list[str] = []
+    if resize is not None:
+        return _as_in_training(image, pictures.How(shape[0], shape[1], shape[2] == 1, resize, exact=False))
     pixels = _pixels(image, notes)
     drawing = profile.drawing if profile is not None else _like_mnist(shape)
     if drawing is not None:
@@ -71,6 +80,19 @@ def prepare(image: Image.Image | Array, shape: tuple[int, int, int], profile: Pr
     if shape[2] == 1:
         pixels = _grey(pixels)[..., np.newaxis]
     return Prepared(np.clip(pixels, 0, 1).astype(np.float32), notes)
+
+
+def _as_in_training(image: Image.Image | Array, how: pictures.How) -> Prepared:
+    if not isinstance(image, Image.Image):
+        pixels = image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    width, height = image.size
+    done = {"crop": "cropped and scaled", "pad": "padded and scaled", "stretch": "stretched"}[how.resize]
+    if width * how.height == height * how.width:
+        done = "scaled"
+    same = (height, width) == (how.height, how.width)
+    notes = [] if same else [f"{done} from {width} × {height} to {how.width} × {how.height}"]
+    return Prepared(pictures.fitted(image, how).astype(np.float32) / np.float32(255), notes)
 
 
 # ---- pixels -----------------------------------------------------------------------------------------------------

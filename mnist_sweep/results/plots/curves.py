@@ -32,7 +32,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 # A page gets a picture of the other curves if they have more points, and the values of a curve with at most so many.
 _MOST_POINTS, _MOST_DOTS = 4000, 60
-# Metrics without a counterpart on the validation images.
+# Metrics without a counterpart on the validation data.
 _NOT_DRAWN = ("learning_rate", "epoch_seconds")
 # The most hyperparameters that the legend names, and the characters of a label for which half of the page has room.
 _MOST_NAMED, _SHORT = 6, 70
@@ -49,7 +49,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
 
     Returns:
         A line for each trial, with a mark at its last epoch that shows its status. If the same metric is known on the
-        training and the validation images, training is on the left, on the same scale. The legend tells the best trials
+        training and the validation data, training is on the left, on the same scale. The legend tells the best trials
         apart by the hyperparameters in which they differ.
     """
     search = of_search(frame)
@@ -80,8 +80,8 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if len(lines) > 1:
-            images = "validation" if name.startswith("val_") else "training"
-            axes.set_title(f"{name} on the {images} images", fontsize=9)
+            part = "validation" if name.startswith("val_") else "training"
+            axes.set_title(f"{name} on the {part} data", fontsize=9)
         if name == objective.name:
             handles = _ends(axes, drawn, found, texts, (low, high))
             if len(top):
@@ -99,7 +99,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
 
 
 def _both(name: str) -> tuple[str, ...]:
-    """A metric on the training and on the validation images."""
+    """A metric on the training and on the validation data."""
     plain = name.removeprefix("val_")
     return plain, f"val_{plain}"
 
@@ -201,8 +201,8 @@ def trial_learning_curves(curves: pd.DataFrame, best_epoch: int | None, title: s
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     handles = [
-        Line2D([], [], color=common.BLUE, linewidth=1.8, label="training images"),
-        Line2D([], [], color=common.VERMILION, linewidth=1.8, label="validation images"),
+        Line2D([], [], color=common.BLUE, linewidth=1.8, label="training data"),
+        Line2D([], [], color=common.VERMILION, linewidth=1.8, label="validation data"),
     ]
     if best_epoch is not None:
         handles.append(Line2D([], [], color=common.DARK, linewidth=1, linestyle=":", label="the epoch that was kept"))

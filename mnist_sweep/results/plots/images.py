@@ -13,14 +13,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from mnist_sweep.common.text import one_line
 from mnist_sweep.data.images import Array
 from mnist_sweep.results.plots import common
 
 _DIGITS, _MISTAKES, _FILTERS = 25, 20, 64
 _ACROSS = 5
+# The most characters of a class's name above an image.
+_CAPTION, _SHORT = 12, 6
 
 
-def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: Array, title: str) -> Figure:
+def worst_mistakes(
+    images: Array, truth: Array, predicted: Array, probability: Array, title: str, names: Sequence[str] | None = None
+) -> Figure:
     """Plots the test images that were misclassified with the highest confidence.
 
     Args:
@@ -30,17 +35,28 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
         predicted: The predicted classes (M,).
         probability: Their probabilities (M,).
         title: The title of the plot.
+        names: The names of the classes; None for their numbers.
     """
     count = min(len(images), _MISTAKES)
     across = 2 * _ACROSS
     down = math.ceil(count / across)
-    figure, axes = common.canvas(title, 0.2 + 1.6 * down if count else 1.5, common.WIDTH)
+    height, width = images.shape[1:3] if count else (1, 1)
+    shape = min(max(height / width, 0.4), 2.5)
+    figure, axes = common.canvas(title, 0.2 + (0.5 + 1.15 * shape) * down if count else 1.5, common.WIDTH)
     if not count:
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    captions = [f"true {a}\npredicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, drawn, captions, across=across, gap=0.1, head=0.36, font=7, cmap="gray_r", vmin=0, vmax=1)
+    known = [[one_line(_name(int(label), names), _CAPTION) for label in labels] for labels in (truth, predicted)]
+    # Long names leave no room for more in their line.
+    long = any(len(name) > _SHORT for labels in known for name in labels)
+    captions = [
+        f"true {a}\npredicted {b}{chr(10) if long else ' '}({c})" for a, b, c in zip(*known, sure, strict=False)
+    ]
+    # As on paper, if the background is black.
+    shades = "gray_r" if _is_dark(drawn) else "gray"
+    head = (0.48 if long else 0.36) / shape
+    _mosaic(axes, drawn, captions, across, gap=0.1, head=head, font=6 if long else 7, cmap=shades, vmin=0, vmax=1)
     return figure
 
 
@@ -137,7 +153,15 @@ def _as_floats(image: Array) -> common.Floats:
     """An image (height, width[, channels]) as floats from 0 to 1. A single channel loses its axis."""
     scaled = np.asarray(image, dtype=np.float64) / (255 if np.issubdtype(image.dtype, np.integer) else 1)
     scaled = np.clip(scaled, 0, 1)
+    if scaled.ndim == 3 and scaled.shape[2] == 4:
+        scaled = scaled[..., :3]
     return scaled if scaled.ndim == 2 or scaled.shape[2] == 3 else np.asarray(scaled.mean(axis=2))
+
+
+def _is_dark(images: Sequence[common.Floats]) -> bool:
+    """Whether most pixels at the edges of images are black."""
+    edges = [part.ravel() for image in images for part in (image[0], image[-1], image[:, 0], image[:, -1])]
+    return float(np.median(np.concatenate(edges))) < 0.05
 
 
 def _mosaic(
@@ -167,7 +191,7 @@ def _mosaic(
     for i, image in enumerate(images):
         x, y = (i % across) * (1 + gap) * width, (i // across) * (1 + head) * height
         drawn = axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
-        if image.ndim == 3:
+        if image.ndim == 3 or colours.get("cmap") == "gray":
             # A dark page must not invert its colours.
             drawn.set_gid(common.PHOTO)
         if titles is not None:

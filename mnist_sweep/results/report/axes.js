@@ -51,6 +51,15 @@ function ticks(kind, low, high) {
   return spread(8, [make([1, 2, 5]), make([1, 3]), make([1])]);
 }
 
+/** An axis of numbers: the height of a value, the value at a height, and its ticks. */
+function scaleOf(kind, low, high) {
+  const [there, back] = SCALES[kind];
+  const [bottom, top] = [there(low), there(high)];
+  const height = (v) => (bottom === top ? 0.5 : (there(v) - bottom) / (top - bottom));
+  const at = (h) => back(bottom + h * (top - bottom));
+  return { height, at, ticks: ticks(kind, at(0), at(1)).map((v) => [height(v), number(v)]) };
+}
+
 function axisOf(column) {
   const { values, heading, axis: kind, options, turned } = column;
   const axis = { heading, values, flip: turned, range: null, none: false, hasNone: values.includes(null) };
@@ -65,16 +74,14 @@ function axisOf(column) {
     };
     return axis;
   }
-  const [there, back] = SCALES[kind];
   const present = values.filter((v) => v !== null);
-  const low = there(present.reduce((a, b) => Math.min(a, b), Infinity));
-  const high = there(present.reduce((a, b) => Math.max(a, b), -Infinity));
-  const height = (v) => (low === high ? 0.5 : (there(v) - low) / (high - low));
+  const low = present.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = present.reduce((a, b) => Math.max(a, b), -Infinity);
+  const scale = scaleOf(kind, low, high);
   axis.step = 0.05;
-  axis.heights = values.map((v) => (v === null ? null : height(v)));
-  axis.ticks = ticks(kind, back(low), back(high)).map((v) => [height(v), number(v)]);
-  const at = (h) => number(back(low + h * (high - low)));
-  axis.about = (from, to) => `${at(Math.max(0, from))} to ${at(Math.min(1, to))}`;
+  axis.heights = values.map((v) => (v === null ? null : scale.height(v)));
+  axis.ticks = scale.ticks;
+  axis.about = (from, to) => `${number(scale.at(Math.max(0, from)))} to ${number(scale.at(Math.min(1, to)))}`;
   return axis;
 }
 

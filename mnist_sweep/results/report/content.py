@@ -16,7 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import counted, format_duration, grouped
 from mnist_sweep.config.units import seconds
-from mnist_sweep.data.schema import in_words
+from mnist_sweep.data.schema import how_to_try, in_words
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.models.model_run import ModelRun
@@ -211,8 +211,11 @@ def _commands(
     if best is not None:
         which = f"{sweep} {best.trial}" if best.named else sweep
         found.append((f"export {which} --to exported", "write its model to a folder"))
-        found.append((f"serve {which}", "draw a digit and see what it predicts"))
-        if tags.get("data.validation_images") != "0":
-            found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
+        about = {key.removeprefix("data."): value for key, value in tags.items()}
+        rows = "images" if "image" in about else "rows"
+        if (attempt := how_to_try(about)) is not None:
+            found.append((f"serve {which}", f"{attempt} and see what it predicts"))
+        if about.get(f"validation_{rows}") != "0":
+            found.append((f"retrain {which} data.validation_split=0", f"train it once more, on all training {rows}"))
     found.append((f"ui {sweep}", f"see {'the run' if single else 'every run'} in MLflow"))
     return [(invocation.command(text), purpose) for text, purpose in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
 from mnist_sweep.common.text import counted
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.data.schema import kind_of_target
 from mnist_sweep.journal.files import DETAILS_FILE
+from mnist_sweep.journal.leaderboard import most_frequent_mistake
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
 from mnist_sweep.results.leaderboard import of_search, ranked
@@ -69,7 +71,7 @@ def draw(
     drawn = list(_of_the_search(found, frame, curves))
     if winner is not None and winner.named:
         drawn = [*_own_curves(winner, curves), *drawn]
-    return drawn if winner is None else [*drawn, *_of_the_winner(winner, folder)]
+    return drawn if winner is None else [*drawn, *_of_the_winner(winner, found.parent.data.tags, folder)]
 
 
 def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) -> Iterator[Plot]:
@@ -137,31 +139,29 @@ def _own_curves(trial: Winner, curves: pd.DataFrame) -> Iterator[Plot]:
         yield _plot("own_curves", plots.trial_learning_curves(own, trial.best_epoch, ""), alt)
 
 
-def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
+def _of_the_winner(winner: Winner, tags: Mapping[str, str], folder: Path) -> Iterator[Plot]:
+    details = _arrays(winner, folder)
+    names, rows = [str(name) for name in details.get("names", ())], "image" if "data.image" in tags else "row"
     path = fetched(winner.run, "confusion_matrix.json", folder)
     counts = None if path is None else _counts(path)
     if counts is not None:
         right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
-        summary = f"{right:,} of {total:,} test images are classified correctly"
-        yield _plot("confusion", plots.confusion_matrix(counts, summary), f"{summary}.{_most_confused(counts)}")
-    details = _arrays(winner, folder)
+        summary = f"{right:,} of {counted(total, f'test {rows}')} {'is' if total == 1 else 'are'} classified correctly"
+        alt = f"{summary}.{_most_confused(counts, names)}"
+        yield _plot("confusion", plots.confusion_matrix(counts, summary, names), alt)
+    kind = kind_of_target({key.removeprefix("data."): value for key, value in tags.items()})
+    if kind is not None:
+        for one in plots.of_test(details, kind):
+            yield _plot(one.name, one.figure, one.alt)
     if len(details.get("filters", ())):
         filters = details["filters"]
         figure = plots.first_layer_filters(filters, "")
         yield _plot("filters", figure, f"{len(filters)} tiles of {filters.shape[1]} × {filters.shape[2]} weights.")
-    if len(details.get("mistakes_images", ())):
-        images, truth, wrong, sure = (details[f"mistakes_{n}"] for n in ("images", "true", "predicted", "probability"))
-        figure = plots.worst_mistakes(images, truth, wrong, sure, "")
-        first = zip(truth[:10], wrong[:10], strict=True)
-        yield _plot("mistakes", figure, "; ".join(f"a {a} predicted as {b}" for a, b in first) + ".")
 
 
-def _most_confused(counts: list[list[int]]) -> str:
-    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
-    if not wrong:
-        return ""
-    n, i, j = max(wrong)
-    return f" The most frequent mistake: {i} predicted as {j}, {counted(n, 'time')}."
+def _most_confused(counts: list[list[int]], names: Sequence[str]) -> str:
+    mistake = most_frequent_mistake(counts, names)
+    return f" The most frequent mistake: {mistake}." if mistake else ""
 
 
 def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:

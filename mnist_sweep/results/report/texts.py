@@ -28,10 +28,13 @@ STATUSES = {
 }
 # What an objective measures.
 MEASURES = {
-    "val_accuracy": "the share of the validation images that the model gets right",
-    "val_loss": "how wrong the model's probabilities are on the validation images",
-    "accuracy": "the share of the training images that the model gets right",
-    "loss": "how wrong the model's probabilities are on the training images",
+    "val_accuracy": "the share of the validation data that the model gets right",
+    "val_loss": "how wrong the model's predictions are on the validation data",
+    "val_auc": "how often the model ranks a positive row of the validation data above a negative one",
+    "val_mae": "how far the model's predictions are off on average, on the validation data",
+    "val_r2": "the share of the variance of the validation data that the model explains",
+    "accuracy": "the share of the training data that the model gets right",
+    "loss": "how wrong the model's predictions are on the training data",
     "epoch_seconds": "the seconds that an epoch takes",
     "parameters": "the number of the model's weights",
     "latency": "the seconds that one prediction takes",
@@ -45,15 +48,15 @@ TEXTS = {
     ),
     "own_curves": (
         "The trial's learning curves",
-        "The metrics after every epoch, on the training and the validation images. If the training curve "
-        "still improves while the other one gets worse, the model memorizes the training images.",
+        "The metrics after every epoch, on the training and the validation data. If the training curve "
+        "still improves while the other one gets worse, the model memorizes the training data.",
     ),
     "curves": (
         "Learning curves",
-        "Each line is a trial: its score after every epoch, which is one pass through the training images. A line that "
+        "Each line is a trial: its score after every epoch, which is one pass through the training data. A line that "
         "ends early was stopped there. A line that still improves at its end might have gained from more epochs. If a "
-        "trial still improves on the training images but no longer on the validation images, it is overfitting: the "
-        "model memorizes the training images.",
+        "trial still improves on the training data but no longer on the validation data, it is overfitting: the "
+        "model memorizes the training data.",
     ),
     "importance": (
         "Hyperparameter importance",
@@ -87,8 +90,37 @@ TEXTS = {
     "confusion": (
         "Confusion matrix",
         "Which classes the winner confuses: each row is a true class, each column a predicted class, counted on the "
-        "test images. The diagonal is correct. "
+        "test data. The diagonal is correct. "
         "A large number off the diagonal is a pair of classes that the model confuses.",
+    ),
+    "precision_recall": (
+        "Precision and recall",
+        "For every threshold on the winner's probability, on the test rows: recall is the share of the positive rows "
+        "that it finds, precision the share of those that it finds that are positive. Choose a threshold by what a "
+        "miss and a false alarm cost. The dots show the usual threshold, 0.5.",
+    ),
+    "roc": (
+        "ROC curve",
+        "The share of the positive rows that the winner finds over the share of the negative ones that it takes for "
+        "positive, for every threshold, on the test rows. The area under the curve (AUC) is how often it ranks a "
+        "positive row above a negative one.",
+    ),
+    "label_scores": (
+        "Scores of each label",
+        "How well the winner predicts each label, on the test rows; the number of rows that have it is in brackets. "
+        "Precision: the share of the predicted labels that are right. Recall: the share of the true labels that were "
+        "predicted. F1 combines both.",
+    ),
+    "predicted_and_true": (
+        "Predicted and true values",
+        "Each point is a test row, in the units of the data: on the dotted line, the winner's prediction is exact. "
+        "Points far from it are its largest errors.",
+    ),
+    "residuals": (
+        "Residuals",
+        "How much the true value is above the predicted one, over the predicted one, for each test row. Without a "
+        "pattern, the model has learned what there is. A slope, a curve or a funnel means that it is wrong in a way "
+        "that a better model, or another target such as the logarithm, could avoid.",
     ),
     "mistakes": (
         "Worst mistakes",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -153,7 +153,6 @@ def winner(
     tested = (
         found.parent.data.tags.get(TAG_WINNER) == run.data.tags[TAG_TRIAL] and found.parent.info.status != "RUNNING"
     )
-    test_accuracy = row.get("metrics.test_accuracy")
     row_of_board = next((r for r in board.rows if r.trial == number), None)
     if named is None:
         role = "Result" if not searched else "Winner" if tested else "Best so far"
@@ -164,7 +163,7 @@ def winner(
     return Winner(
         number,
         role,
-        [] if row_of_board is None else _scores(found, row_of_board, test_accuracy, selected=named is None),
+        [] if row_of_board is None else _scores(found, row_of_board, _tested(found, row), selected=named is None),
         story,
         {name: texts[name] for name in searched if name in texts},
         {name: text for name, text in texts.items() if name not in searched},
@@ -173,9 +172,9 @@ def winner(
     )
 
 
-def _scores(found: SweepRuns, row: Row, test_accuracy: float | None, *, selected: bool) -> list[Fact]:
+def _scores(found: SweepRuns, row: Row, tested: Mapping[str, float], *, selected: bool) -> list[Fact]:
     first, *others = found.objectives
-    images = ["validation images"] if first.name.startswith("val_") else []
+    images = ["validation data"] if first.name.startswith("val_") else []
     chosen = selected and bool(found.space)
     note = ": ".join([*images, *(["the score that selected it, so a little optimistic"] if chosen else [])])
     scores = [
@@ -191,11 +190,19 @@ def _scores(found: SweepRuns, row: Row, test_accuracy: float | None, *, selected
         for objective, label, value, spread, note in scores
         if value is not None
     ]
-    if test_accuracy is not None and not pd.isna(test_accuracy):
-        only = ", used only for the winner" if found.space else ""
-        note = f"test images{only}: expect this accuracy on similar new images"
-        facts.append(Fact("test_accuracy", f"{test_accuracy:.4f}", note))
+    only = ", used only for the winner" if found.space else ""
+    for name, value in tested.items():
+        what = "accuracy" if name == "test_accuracy" else "score"
+        note = f"test data{only}: expect this {what} on similar new data"
+        facts.append(Fact(name, f"{value:.4f}", note))
     return facts
+
+
+def _tested(found: SweepRuns, row: Any) -> dict[str, float]:
+    """Returns the scores on the test data that tell most: the one that was optimized, and the accuracy."""
+    wanted = (f"test_{found.objective.name.removeprefix('val_')}", "test_accuracy")
+    scores = {name: row.get(f"metrics.{name}") for name in wanted}
+    return {name: float(value) for name, value in scores.items() if value is not None and not pd.isna(value)}
 
 
 def _fate(run: Run, best: Run | None) -> str:

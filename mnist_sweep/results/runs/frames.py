@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import TAGS, Points, Record, arrays
-from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
+from mnist_sweep.tracking.names import SYSTEM, TAG_METRIC, TAG_PARAM, originals
 
 # The columns that every data frame of runs has, with their types.
 _COLUMNS: dict[str, str] = {
@@ -69,7 +69,7 @@ def _row(record: Record) -> dict[str, Any]:
     row |= {"run_id": record.run_id, "start": record.start, "end": record.end, "epochs": record.epochs}
     row |= {"status": row["status"] or "running", "seconds": metrics.pop("seconds", None)}
     row |= {f"params.{key}": value for key, value in originals(record.params, record.tags, TAG_PARAM).items()}
-    return row | {f"metrics.{key}": value for key, value in metrics.items()}
+    return row | {f"metrics.{key}": value for key, value in metrics.items() if not key.startswith(SYSTEM)}
 
 
 def _typed(name: str, values: list[Any]) -> pd.Series[Any]:

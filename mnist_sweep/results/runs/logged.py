@@ -18,7 +18,7 @@ from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as keys
-from mnist_sweep.tracking.names import TAG_METRIC, originals, tagged
+from mnist_sweep.tracking.names import SYSTEM, TAG_METRIC, originals, tagged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -141,7 +141,8 @@ def _execution(params: Mapping[str, str]) -> Execution:
 def _curve(client: MlflowClient, run: Run) -> Curve:
     """A run's metrics by epoch. Metrics that were logged once, for the best epoch, are in that epoch."""
     curve: Curve = {}
-    for name, key in originals({key: key for key in run.data.metrics}, run.data.tags, TAG_METRIC).items():
+    logged = {key: key for key in run.data.metrics if not key.startswith(SYSTEM)}
+    for name, key in originals(logged, run.data.tags, TAG_METRIC).items():
         for point in client.get_metric_history(run.info.run_id, key):
             curve.setdefault(point.step, {})[name] = point.value
     return {epoch: metrics for epoch, metrics in sorted(curve.items()) if "loss" in metrics}

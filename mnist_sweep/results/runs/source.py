@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mnist_sweep.config.objective import TRIAL_METRICS, TRIAL_PREFIXES
 from mnist_sweep.tracking import tags as keys
-from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
+from mnist_sweep.tracking.names import SYSTEM, TAG_PARAM, originals, tagged
 
 # The tags that are read of a trial's run, by the data frame's columns that hold them.
 TAGS = {
@@ -127,7 +127,7 @@ def of_epochs(key: str, step: int) -> bool:
         step: The step of a value. Epochs count from 1.
     """
     # Metrics of a whole trial were not always logged at step 0.
-    return step > 0 and key not in TRIAL_METRICS and not key.startswith((*TRIAL_PREFIXES, "system/"))
+    return step > 0 and key not in TRIAL_METRICS and not key.startswith((*TRIAL_PREFIXES, SYSTEM))
 
 
 def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:

@@ -43,4 +43,16 @@ def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(used=10**9, total=10**10)
 
 
+def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(gpu=75)
+
+
+def nvmlDeviceGetPowerUsage(handle: int) -> int:  # noqa: N802
+    return 150_000
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle: int) -> list[SimpleNamespace]:  # noqa: N802
+    return []
+
+
 def nvmlShutdown() -> None: ...  # noqa: N802

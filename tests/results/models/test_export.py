@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.data.schema import Input, Schema, Target
 from mnist_sweep.results.models import export, formats
 from mnist_sweep.results.models.conversion import Checked
+from mnist_sweep.results.models.purpose import Purpose
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,54 @@ def test_the_manifest_describes_each_file_and_how_to_use_it(project, new: str, t
     assert next(line for line in lines if "int8" in line).split()[1:] == [
         "22", "B", "1.0e-07", "1.5", "ms", "0.9375", "→", "0.9125",
     ]  # fmt: skip
+
+
+UNITS = "as in the training data: predictions are not scaled"
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "column", "told", "output"),
+    [
+        (
+            "classification",
+            Target("classes", 3, ("a", "b", "c")),
+            "species",
+            {"task": "classification", "classes": ["a", "b", "c"], "column": "species"},
+            "float32, the probability of each class: a, b, c, shape (N, 3)",
+        ),
+        (
+            "binary",
+            Target("classes", 2, ("no", "yes")),
+            "",
+            {"task": "binary", "classes": ["no", "yes"]},
+            "float32, the probability of the second class, yes, shape (N, 1)",
+        ),
+        (
+            "multilabel",
+            Target("labels", 12),
+            "",
+            {"task": "multilabel", "labels": [str(i) for i in range(12)]},
+            "float32, the probability of each label: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … as in target, shape (N, 12)",
+        ),
+        (
+            "regression",
+            Target("numbers", 1, ("price",)),
+            "",
+            {
+                "task": "regression",
+                "numbers": ["price"],
+                "units": "as in the training data: predictions are not scaled",
+            },
+            "float32, price, in the units of the training data, shape (N, 1)",
+        ),
+    ],
+)
+def test_the_manifest_names_what_is_predicted(project, new, tmp_path, monkeypatch, task, target, column, told, output):
+    purpose = Purpose(Schema({"x": Input("image", (4, 4, 1))}, target), task, column, "pad")
+    monkeypatch.setattr(export, "purpose_of", lambda *_: purpose)
+    manifest = exported(new, "keras", tmp_path)
+    assert (manifest["target"], manifest["output"]) == (told, output)
+    assert manifest["input"].endswith("; a picture is padded with black to fit")
 
 
 def test_formats_of_the_same_model_are_added_and_replaced(project, new: str, tmp_path: Path) -> None:

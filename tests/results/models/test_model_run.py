@@ -13,6 +13,7 @@ import pytest
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import digest_of
+from mnist_sweep.data.schema import Schema
 from mnist_sweep.driver import packaging, rerun
 from mnist_sweep.results import report
 from mnist_sweep.results.models import export
@@ -52,7 +53,7 @@ def test_a_model_with_flipped_bits_is_neither_loaded_nor_packaged(artifacts: Pat
     assert model.fetch_model(tmp_path / "here").read_bytes() == bytes(100_000)
     flip(artifacts / "model.h5")
     before = "tensorflow" in sys.modules
-    for use in (model.load, lambda folder: model.load_quick(folder, (28, 28, 1)), model.fetch_model):
+    for use in (model.load, lambda folder: model.load_quick(folder, Schema({})), model.fetch_model):
         with pytest.raises(UserError) as caught:
             use(tmp_path / "here")
         assert str(caught.value) == (

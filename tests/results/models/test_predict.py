@@ -15,7 +15,6 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
 from mnist_sweep.data.profile import measure
 from mnist_sweep.results.models import predict
-from mnist_sweep.results.models.doubts import why_doubtful
 from mnist_sweep.results.models.preprocessing import Prepared
 
 
@@ -23,14 +22,21 @@ class Model:
     """The best model of a sweep, whose run has some artifacts."""
 
     sweep, trial = "quick/2025-01-01_10-00-00", 3
-    image_shape = (28, 28, 1)
-    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+    run = SimpleNamespace(
+        info=SimpleNamespace(run_id="abc"), data=SimpleNamespace(tags={"data.image": "28x28x1", "data.classes": "10"})
+    )
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
 
     def on_the_same_data(self) -> list[Any]:
         return []
+
+    def config(self, folder: Path, groups: Any) -> dict[str, Any]:
+        return {}
+
+    def what(self, name: str) -> str:
+        return name
 
     def fetch(self, name: str, folder: Path) -> Path:
         if not (self.artifacts / name).exists():
@@ -44,12 +50,12 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     model = Model(tmp_path / "artifacts")
     model.artifacts.mkdir()
 
-    def classified(model: Any, found: dict[Path, Prepared], profile: Any, folder: Path) -> list[Any]:
+    def predicted(model: Any, found: dict[Path, Prepared], folder: Path) -> np.ndarray:
         answer = np.where(np.arange(10) == 4, 0.8, np.where(np.arange(10) == 9, 0.2, 0))
-        return [predict._Answer(f, p, answer, why_doubtful(p, answer, profile)) for f, p in found.items()]
+        return np.tile(answer, (len(found), 1))
 
     monkeypatch.setattr(predict, "find_trial", lambda what, trial, uri: model)
-    monkeypatch.setattr(predict, "_classified", classified)
+    monkeypatch.setattr(predict, "_predicted", predicted)
     monkeypatch.chdir(tmp_path)
     return model
 
@@ -128,4 +134,5 @@ def test_a_sweep_and_a_trial_may_precede_the_images(model, image_files, capsys, 
 
 
 def test_a_sweep_without_images_is_refused(model, capsys) -> None:
-    assert run_predict(capsys, "quick", "3")[2] == "mnist_sweep: predict: name at least one image file\n"
+    message = "mnist_sweep: predict: name at least one file: a picture, a table or an .npz file\n"
+    assert run_predict(capsys, "quick", "3")[2] == message

@@ -12,7 +12,9 @@ from PIL import Image
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
+from mnist_sweep.data import pictures
 from mnist_sweep.data.profile import Profile, measure
+from mnist_sweep.results.models import image_files
 from mnist_sweep.results.models.doubts import why_doubtful
 from mnist_sweep.results.models.image_files import read
 from mnist_sweep.results.models.preprocessing import prepare
@@ -195,3 +197,31 @@ def test_images_are_turned_upright_and_bad_files_are_named(known, tmp_path: Path
         read(path)
     with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
         read(tmp_path / "gone.png")
+
+
+# ---- pictures that were made to fit in training -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 3), ("a.jpg", 3), ("a.jpg", 1), ("turned.jpg", 3)])
+def test_a_picture_is_read_exactly_as_those_that_the_model_was_trained_on(tmp_path, resize, name, channels):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (90, 130, 3), dtype=np.uint8)).resize((260, 180))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if name == "turned.jpg" else 1
+    image.save(tmp_path / name, exif=exif)
+    how = pictures.How(24, 40, channels == 1, resize, exact=False)
+    given = image_files.read(tmp_path / name, how)
+    prepared = prepare(given, how.shape, None, resize)
+    expected = pictures.pixels(tmp_path / name, how)
+    np.testing.assert_array_equal(np.rint(prepared.image * 255), expected)
+    assert "to 40 × 24" in prepared.notes[0]
+
+
+def test_an_array_is_made_to_fit_like_a_picture():
+    drawn = np.zeros((20, 40, 1))
+    drawn[5:15] = 1
+    prepared = prepare(drawn, (10, 10, 1), None, "pad")
+    assert prepared.image.shape == (10, 10, 1)
+    assert prepared.image[0].max() == 0
+    assert prepared.image.max() == 1

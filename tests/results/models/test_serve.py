@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,17 +25,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import browser as browser
+from browser import page_of, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_sweep.common import ports
+from mnist_sweep.common import connections, ports
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.web import server_of
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.data.profile import Profile
+from mnist_sweep.data.schema import Column, Input, Schema, Target, of_images
 from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.models.preprocessing import prepare
-from mnist_sweep.results.models.serve import app, connections, image_decoders, served_models, server_of
+from mnist_sweep.results.models.purpose import Purpose
+from mnist_sweep.results.models.serve import app, image_decoders, served_models
 from mnist_sweep.results.models.serve.app import make_app
 from mnist_sweep.results.models.serve.served_models import (
     Candidate,
@@ -48,9 +54,26 @@ from mnist_sweep.results.models.serve.served_models import (
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.frames import runs_frame
 
-CARD = {"sweep": "alpha/now", "trial": 3, "confirms": None, "data": "mnist", "classes": 10}
+CARD: dict[str, Any] = {"sweep": "alpha/now", "trial": 3, "confirms": None, "data": "mnist"}
+CARD |= {"scores": {"val_accuracy": 0.75}, "rows": "rows", "training": 90}
+DIGITS = Purpose(of_images(28, 28, 1, 10), "classification")
 JSON = {"Content-Type": "application/json"}
 PNG = {"Content-Type": "image/png"}
+
+
+Predict = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def of_one(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
+    """A model from a function of one image."""
+    return lambda inputs: np.stack([predict(image) for image in inputs["x"]])
+
+
+def served(purpose: Purpose, *models: Predict, **more: Any) -> ServedModels:
+    """Models that are loaded: trial 0, 1 …"""
+    return ServedModels(
+        CARD, purpose, loaded=[LoadedModel(f"trial {i}", "", one) for i, one in enumerate(models)], **more
+    )
 
 
 def by_shape(image: np.ndarray) -> np.ndarray:
@@ -120,8 +143,11 @@ def serving(models: ServedModels, decoders: list[ImageDecoder], token: str = "")
 
 @pytest.fixture(scope="module")
 def models() -> ServedModels:
-    loaded = [LoadedModel("trial 3", "units 64", by_shape), LoadedModel("trial 1", "units 32", always_one)]
-    return ServedModels(CARD, (28, 28, 1), loaded=loaded, complete=True)
+    loaded = [
+        LoadedModel("trial 3", "units 64", of_one(by_shape)),
+        LoadedModel("trial 1", "units 32", of_one(always_one)),
+    ]
+    return ServedModels(CARD, DIGITS, loaded=loaded, complete=True)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +187,8 @@ def test_an_image_is_classified_by_all_models(server, body, headers):
     assert len(answer["probabilities"]) == 10
     assert sum(answer["probabilities"]) == pytest.approx(1)
     assert answer["models"] == [
-        {"name": "trial 3", "digit": 2, "probability": 0.75, "agrees": True},
-        {"name": "trial 1", "digit": 1, "probability": 1.0, "agrees": False},
+        {"name": "trial 3", "class": "2", "digit": 2, "probability": 0.75, "says": "2", "agrees": True},
+        {"name": "trial 1", "class": "1", "digit": 1, "probability": 1.0, "says": "1", "agrees": False},
     ]
     seen = np.array(answer["image"])
     assert seen.shape == (28, 28)
@@ -178,23 +204,24 @@ def test_the_answer_contains_the_doubts(server):
 
 
 def test_models_of_colour_images_see_and_return_colour_images():
-    models = ServedModels(CARD, (8, 6, 3), loaded=[LoadedModel("trial 0", "", lambda image: image.mean(axis=(0, 1)))])
+    purpose = Purpose(of_images(8, 6, 3, 3, ("red", "green", "blue")), "classification")
+    models = served(purpose, of_one(lambda image: image.mean(axis=(0, 1))))
     image = np.zeros((80, 60, 3), dtype=np.uint8)
     image[..., 1] = 255
-    answer = models.answer(prepare(Image.fromarray(image), models.shape))
-    assert answer["digit"] == 1
+    answer = models.of_picture(prepare(Image.fromarray(image), (8, 6, 3)))
+    assert (answer["digit"], answer["class"]) == (1, "green")
     assert answer["probability"] == pytest.approx(1)
     assert np.array(answer["image"]).shape == (8, 6, 3)
 
 
 def test_the_server_reports_that_the_champion_is_still_loading(decoders):
-    models = ServedModels(CARD, (28, 28, 1), expected=2)
+    models = ServedModels(CARD, DIGITS, expected=2)
     with serving(models, decoders) as server:
         response, answer = server.ask("POST", "/predict", as_json(VERTICAL), JSON)
         assert (response.status, answer["error"]) == (503, "the model is still being loaded")
         assert response.headers["retry-after"]
         assert server.ask("GET", "/health")[1] == {"ready": False}
-        models.loaded.append(LoadedModel("trial 3", "units 64", by_shape))
+        models.loaded.append(LoadedModel("trial 3", "units 64", of_one(by_shape)))
         assert server.ask("GET", "/health")[1] == {"ready": True}
         about = server.ask("GET", "/about")[1]
         assert about["models"] == [{"name": "trial 3", "about": "units 64"}]
@@ -336,7 +363,7 @@ def test_a_client_that_would_wait_too_long_is_told_to_retry(decoders, monkeypatc
         done.wait(60)
         return always_one(image)
 
-    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", waits)]), decoders) as server:
+    with serving(served(DIGITS, of_one(waits)), decoders) as server:
         answers: list[int] = []
         threads = [
             threading.Thread(target=lambda: answers.append(server.predict(as_json(VERTICAL))[0])) for _ in decoders
@@ -344,7 +371,7 @@ def test_a_client_that_would_wait_too_long_is_told_to_retry(decoders, monkeypatc
         for thread in threads:
             thread.start()
         assert all(started.acquire(timeout=20) for _ in decoders)
-        assert server.predict(as_json(VERTICAL)) == (503, {"error": "too many images are waiting to be read"})
+        assert server.predict(as_json(VERTICAL)) == (503, {"error": "too many requests are waiting to be answered"})
         # Other requests are answered.
         assert server.ask("GET", "/health")[0].status == 200
         done.set()
@@ -631,7 +658,7 @@ def test_an_unexpected_error_is_shown_on_the_terminal_and_not_to_the_client(deco
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("the secret")
 
-    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", broken)]), decoders) as server:
+    with serving(served(DIGITS, broken), decoders) as server:
         status, answer = server.predict(as_json(VERTICAL))
     assert status == 500
     assert "secret" not in json.dumps(answer)
@@ -651,7 +678,7 @@ def test_the_page_needs_only_files_that_are_served(server):
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     Links().feed(page.decode())
     assert {"page.js", "page.css", "icon.svg"} <= set(found)
-    for name in [*found, "canvas.js"]:
+    for name in [*found, *(f"{name}.js" for name in app._MODULES)]:
         assert server.ask("GET", f"/{name}")[0].status == 200
     assert b"://" not in page
 
@@ -720,9 +747,9 @@ class FakeRun:
     def __init__(self, trial: int, error: Exception | None = None) -> None:
         self.trial, self.error = trial, error
 
-    def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> int:
+    def load_quick(self, folder: Path, schema: Schema) -> int:
         assert folder.is_dir()
-        assert shape == (28, 28, 1)
+        assert schema == DIGITS.schema
         if self.error:
             raise self.error
         return self.trial
@@ -731,7 +758,7 @@ class FakeRun:
 @pytest.fixture
 def loaded(tmp_path: Path):
     def load_all(*runs: FakeRun, most: int = 5) -> ServedModels:
-        models = ServedModels(CARD, (28, 28, 1), expected=most)
+        models = ServedModels(CARD, DIGITS, expected=most)
         load(
             models,
             [Candidate(run.trial, "", partial(runs.__getitem__, i)) for i, run in enumerate(runs)],
@@ -775,3 +802,241 @@ def test_a_taken_port_is_named():
 def test_an_invalid_port_is_named(port):
     with pytest.raises(UserError, match=f"--port={port}"):
         ports.listen("127.0.0.1", port)
+
+
+# ---- tables and arrays ------------------------------------------------------------------------------------------
+
+COLUMNS = (
+    Column("width", "number", "numbers", low=0.5, high=2.0, optional=True),
+    Column("seen", "date", "numbers", at=1, width=5, low=19723.0, high=20000.0),
+    Column("colour", "category", "categories"),
+    Column("indoors", "category", "categories", at=1),
+    Column("story", "text", "text1"),
+)
+FORM = Schema(
+    {
+        "numbers": Input("numbers", (6,)),
+        "categories": Input("categories", (2,), (), (("blue", "red"), ("False", "True"))),
+        "text1": Input("text", (3,), (), (("once", "upon"),)),
+    },
+    Target("classes", 2, ("rose", "tulip")),
+    COLUMNS,
+)
+SAMPLE = {
+    "numbers": np.array([[0.1, 19724, 0, 0, 0, 0], [np.nan, 19724, 0, 0, 0, 0]], np.float32),
+    "categories": np.array([[2, 1], [0, 2]], np.int32),
+    "text1": np.array([[2, 3, 0], [2, 1, 0]], np.int32),
+}
+FLOWERS = Purpose(FORM, "binary", "flower", sample=SAMPLE)
+ROW = {"width": 1.5, "seen": "2024-03-01", "colour": "red", "indoors": True, "story": "Once upon"}
+PAIRS = Purpose(
+    Schema({"left": Input("array", (2,)), "right": Input("array", (1, 2))}, Target("numbers", 1, ("sum",))),
+    "regression",
+    sample={"left": np.array([[0.1, 2]], np.float32), "right": np.array([[[3, 4]]], np.float32)},
+)
+
+
+def is_red(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.where(inputs["categories"][:, :1] == 2, 0.75, 0.25)
+
+
+def never(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.full((len(inputs["categories"]), 1), 0.1)
+
+
+def added(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return sum(array.reshape(len(array), -1).sum(axis=1, keepdims=True) for array in inputs.values())
+
+
+@pytest.fixture(scope="module")
+def form(decoders: list[ImageDecoder]) -> Iterator[Server]:
+    with serving(served(FLOWERS, is_red, never, complete=True), decoders) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def arrays(decoders: list[ImageDecoder]) -> Iterator[Server]:
+    with serving(served(PAIRS, added, complete=True), decoders) as started:
+        yield started
+
+
+def test_rows_of_a_table_are_answered_by_the_champion_and_one_row_by_all_models(form):
+    status, answer = form.predict(json.dumps({"rows": [ROW, {**ROW, "colour": "green", "width": None}]}))
+    assert status == 200
+    assert [one["class"] for one in answer["predictions"]] == ["tulip", "rose"]
+    assert answer["notes"] == ["colour: 'green' (1 row) did not occur in training; read as missing"]
+    assert "models" not in answer
+    _, answer = form.predict(json.dumps({"rows": [ROW]}))
+    assert answer["models"] == [
+        {"name": "trial 0", "class": "tulip", "digit": 1, "probability": 0.75, "says": "tulip", "agrees": True},
+        {"name": "trial 1", "class": "rose", "digit": 0, "probability": 0.9, "says": "rose", "agrees": False},
+    ]
+
+
+def test_arrays_are_answered(arrays):
+    status, answer = arrays.predict(json.dumps({"x_left": [[1, 2], [3, 4]], "x_right": [[[1, 1]], [[0, 0.5]]]}))
+    assert (status, answer) == (200, {"predictions": [{"values": {"sum": 5}}, {"values": {"sum": 7.5}}], "notes": []})
+    _, answer = arrays.predict(json.dumps({"x_left": [[1, 2]], "x_right": [[[1, 1]]]}))
+    assert answer["models"][0] == {"name": "trial 0", "values": {"sum": 5.0}, "says": "5", "agrees": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (400, "{", "not JSON"),
+        (400, '{"rows": [NaN]}', "not JSON"),
+        (422, "[]", 'the body must be {"rows": [{"COLUMN": value'),
+        (422, '{"rows": {}}', "the body must be"),
+        (422, '{"rows": []}', "rows has 0 rows; send 1 to 1,000 at once"),
+        (422, json.dumps({"rows": [ROW] * 1001}), "rows has 1,001 rows"),
+        (422, '{"rows": [{}]}', "row 1 lacks 'width'; write null if it is missing"),
+        (422, json.dumps({"rows": [{**ROW, "colour": ["red"]}]}), "row 1: 'colour' must be one value"),
+        (422, json.dumps({"rows": [ROW, {**ROW, "width": "wide"}]}), "'wide' in column 'width', row 2, is not a"),
+        (422, json.dumps({"rows": [{**ROW, "seen": "soon"}]}), "'soon' in column 'seen', row 1, is not a date"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_in_one_line(form, status, body, message):
+    got, answer = form.predict(body)
+    assert (got, list(answer)) == (status, ["error"])
+    assert message in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"x": [[1]]}, 'the body must be {"x_left": [row, …], "x_right": [row, …]}'),
+        ({"x_left": [["1", "2"]], "x_right": [[[1, 1]]]}, "x_left must be a list of rows of numbers"),
+        ({"x_left": [[1, 2], [3]], "x_right": [[[1, 1]]]}, "x_left: all rows must have the same shape"),
+        ({"x_left": [[1, 2, 3]], "x_right": [[[1, 1]]]}, "x_left has shape (1, 3); the model takes (N, 2)"),
+        ({"x_left": [[1, 1e300]], "x_right": [[[1, 1]]]}, "numbers that do not fit into 32 bits"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_in_one_line(arrays, body, message):
+    status, answer = arrays.predict(json.dumps(body))
+    assert status == 422
+    assert message in answer["error"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(list(ROW)), st.none() | st.booleans() | st.integers() | st.floats() | st.text()))
+def test_whatever_is_in_a_row_is_answered_or_refused(form, capfd, values):
+    status, _ = form.predict(json.dumps({"rows": [{**ROW, **values}]}))
+    assert status in (200, 400, 422)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pictures_are_not_taken_by_models_of_tables(form):
+    status, answer = form.predict(as_file(VERTICAL), PNG)
+    assert (status, answer) == (415, {"error": "Content-Type must be application/json"})
+
+
+def test_a_form_is_told_the_columns_their_ranges_and_rows_of_the_training_data(form):
+    told = form.ask("GET", "/inputs")[1]
+    assert told["fields"] == [
+        {"name": "width", "kind": "number", "optional": True, "low": 0.5, "high": 2},
+        {"name": "seen", "kind": "date", "optional": False, "low": "2024-01-01", "high": "2024-10-04"},
+        {"name": "colour", "kind": "category", "optional": False, "values": ["blue", "red"], "more": 0},
+        {"name": "indoors", "kind": "boolean", "optional": False, "values": ["False", "True"]},
+        {"name": "story", "kind": "text", "optional": False},
+    ]
+    assert told["examples"] == [
+        {"width": 0.1, "seen": "2024-01-02", "colour": "red", "indoors": "False", "story": "once upon"},
+        {"width": None, "seen": "2024-01-02", "colour": None, "indoors": "True", "story": "once"},
+    ]
+    assert form.predict(json.dumps({"rows": told["examples"]}))[0] == 200
+
+
+def test_programs_are_told_the_shapes_of_arrays_and_an_example(arrays, server):
+    told = arrays.ask("GET", "/inputs")[1]
+    assert [one["shape"] for one in told["inputs"]] == [[2], [1, 2]]
+    assert told["example"] == {"x_left": [[0.1, 2]], "x_right": [[[3, 4]]]}
+    assert arrays.predict(json.dumps(told["example"]))[0] == 200
+    assert server.ask("GET", "/inputs")[1] == {"shape": [28, 28, 1]}
+
+
+# ---- the page in a browser --------------------------------------------------------------------------------------
+
+
+def opened(page: Any, server: Server) -> None:
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    page.wait_for_selector("#others li:not(.loading)")
+
+
+def said(page: Any) -> str:
+    page.wait_for_selector("#answer[aria-busy=false]")
+    return str(page.inner_text("#digit"))
+
+
+def test_a_form_is_filled_in_and_answered(browser, form):
+    with page_of(browser, width=360, height=780) as watched:
+        page = watched.page
+        opened(page, form)
+        assert page.inner_text("#title") == "Which flower?"
+        until(page, lambda: said(page) == "tulip")
+        assert page.input_value("label:has-text('width') + input") == "0.1"
+        assert "in training 0.5 to 2; may be empty" in page.inner_text(".field.number.outside")
+        assert page.input_value("input[type=date]") == "2024-01-02"
+        page.select_option("select", "blue")
+        until(page, lambda: said(page) == "rose")
+        assert page.inner_text("#sure") == "75.0 %"
+        assert page.inner_text("#agreement") == "The runner-up agrees."
+        assert page.locator("#bars li.best").inner_text().split() == ["rose", "75.0", "%"]
+        page.click("#example")
+        assert page.is_checked("input[type=checkbox]")
+        assert page.input_value("textarea") == "once"
+        page.click("#empty")
+        until(page, lambda: page.inner_text("#sure") == "Nothing yet")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert (watched.errors, watched.hosts) == ([], {"127.0.0.1"})
+
+
+def test_a_picture_is_opened_and_answered(browser, decoders, tmp_path):
+    colours = ("red", "green", "blue")
+    purpose = Purpose(of_images(6, 8, 3, 3, colours), "classification", resize="pad")
+    by_colour = of_one(lambda image: image.mean(axis=(0, 1)) / image.mean(axis=(0, 1)).sum())
+    plain = Profile(None)
+    models = served(purpose, by_colour, profile=plain, complete=True)
+    with serving(models, decoders) as started, page_of(browser) as watched:
+        page = watched.page
+        opened(page, started)
+        assert (said(page), page.inner_text("#title")) == ("?", "Open a picture")
+        Image.new("RGB", (3000, 900), (10, 10, 200)).save(tmp_path / "sea.bmp")
+        page.set_input_files("#file", tmp_path / "sea.bmp")
+        until(page, lambda: said(page) == "blue")
+        assert page.inner_text("#named") == "sea.bmp, 3000 × 900"
+        assert page.is_visible("#preview")
+        assert "padded and scaled from" in page.inner_text("#notes")
+        with page.expect_file_chooser():
+            page.click("#drop")
+        page.evaluate(
+            "async (color) => { const canvas = new OffscreenCanvas(40, 30); const context = canvas.getContext('2d');"
+            "context.fillStyle = color; context.fillRect(0, 0, 40, 30); const data = new DataTransfer();"
+            "data.items.add(new File([await canvas.convertToBlob()], 'grass.png', { type: 'image/png' }));"
+            "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true })); }",
+            "rgb(0, 200, 9)",
+        )
+        until(page, lambda: said(page) == "green")
+        page.click("#remove")
+        until(page, lambda: said(page) == "?")
+        (tmp_path / "text.png").write_text("no picture")
+        page.set_input_files("#file", tmp_path / "text.png")
+        until(page, lambda: "cannot open" in page.inner_text("#agreement"))
+        assert (watched.errors, watched.hosts) == ([], {"127.0.0.1"})
+
+
+def test_a_page_says_how_to_send_arrays(browser, arrays):
+    with page_of(browser) as watched:
+        page = watched.page
+        opened(page, arrays)
+        until(page, lambda: said(page) == "9.1")
+        assert page.inner_text("#sure") == "sum"
+        assert '"x_right": [row, …] – a row is 1 × 2 numbers' in page.inner_text("#shapes")
+        page.fill("#body", '{"x_left": [[1, 1]], "x_right": [[[1, 1]]]}')
+        until(page, lambda: said(page) == "4")
+        page.fill("#body", '{"x_left": [[1, 1]]}')
+        until(page, lambda: "the body must be" in page.inner_text("#agreement"))
+        page.click("summary")
+        assert page.inner_text("#command").startswith("curl -H 'Content-Type: application/json' -d '{\"x_left\":")
+        # The browser reports the refused request.
+        assert all("422" in error for error in watched.errors)

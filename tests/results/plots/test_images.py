@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,25 @@ def test_mistakes_in_colour_and_as_floats_keep_their_values():
     images = np.random.default_rng(0).random((1, 8, 8, 3), dtype=np.float32)
     (axes,) = worst_mistakes(images, np.array([1]), np.array([2]), np.array([0.5]), "").axes
     np.testing.assert_allclose(np.asarray(axes.get_images()[0].get_array()), images[0])
+
+
+def test_mistakes_have_the_names_of_their_classes_in_lines_that_do_not_overlap():
+    images = np.full((12, 40, 90, 3), 200, dtype=np.uint8)
+    labels, names = np.arange(12) % 2, ["a golden retriever", "a cat"]
+    figure = worst_mistakes(images, labels, 1 - labels, np.full(12, 0.5), "", names)
+    (axes,) = figure.axes
+    assert written(axes)[0] == "true a golden re…\npredicted a cat\n(50 %)"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts[:10]]
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_grey_photographs_are_not_inverted():
+    labels, sure = np.array([1]), np.array([0.9])
+    for background, colours in ((0, "gray_r"), (128, "gray")):
+        image = np.full((1, 8, 8, 1), background, dtype=np.uint8)
+        (drawn,) = worst_mistakes(image, labels, labels, sure, "").axes[0].get_images()
+        assert drawn.get_cmap().name == colours
 
 
 def test_filters_of_one_channel_are_coloured_around_zero_on_one_scale():

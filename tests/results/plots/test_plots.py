@@ -86,6 +86,14 @@ def test_numbers_stand_out_from_their_background():
     assert colours == {"99": "white", "1": "black"}
 
 
+def test_classes_have_their_names():
+    (axes,) = confusion_matrix([[5, 1], [0, 4]], "", ["a very long-haired cat", "dog"]).axes
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == ["a very long-haire…", "dog"]
+    many = confusion_matrix(matrix(30), "", [f"kind {i}" for i in range(30)])
+    assert "Most frequent mistakes: kind " in many.legends[0].get_title().get_text()
+
+
 @pytest.mark.parametrize("classes", [2, 10])
 def test_the_title_fits_into_the_plot(classes):
     figure = confusion_matrix(matrix(classes), "Trial 1234 on the test data: accuracy 0.9876")

@@ -156,8 +156,8 @@ def test_training_is_drawn_beside_validation_on_the_same_scale():
     )
     figure = all_learning_curves(frame, curves, ACCURACY, "")
     training, validation = figure.axes
-    assert training.get_title() == "accuracy on the training images"
-    assert validation.get_title() == "val_accuracy on the validation images"
+    assert training.get_title() == "accuracy on the training data"
+    assert validation.get_title() == "val_accuracy on the validation data"
     assert (line(training, "best"), line(validation, "best")) == ([(1, 0.7), (2, 1.0)], [(1, 0.6), (2, 0.9)])
     assert training.get_ylim() == validation.get_ylim()
     # The best trials are told apart by what differs.
@@ -171,7 +171,7 @@ def test_a_trials_own_curves_have_a_panel_for_each_metric_with_training_and_vali
     assert (loss.get_ylabel(), f1.get_ylabel()) == ("loss", "f1")
     assert line(loss, "loss") == [(1, 2.0), (2, 1.0)]
     assert (line(f1, "f1"), line(f1, "val_f1")) == ([(1, 0.1), (2, 0.2)], [(1, 0.1), (2, 0.3)])
-    assert legend_of(figure)[1] == ["training images", "validation images", "the epoch that was kept"]
+    assert legend_of(figure)[1] == ["training data", "validation data", "the epoch that was kept"]
 
 
 def test_values_that_are_not_finite_are_gaps_in_a_curve():

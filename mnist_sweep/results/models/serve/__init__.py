@@ -1,11 +1,9 @@
-"""`python -m mnist_sweep serve`: a page to draw digits on, with the answers of a sweep's models."""
+"""`python -m mnist_sweep serve`: a page to draw digits on, open pictures or fill in a form, with models' answers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import secrets
 import socket
 import sys
 import tempfile
@@ -17,20 +15,15 @@ from typing import TYPE_CHECKING
 
 from mnist_sweep.common import ports, termination
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import TOKEN_VARIABLE, access_token
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    import uvicorn
-    from starlette.types import ASGIApp
-
     from mnist_sweep.results.models.image_decoder import ImageDecoder
     from mnist_sweep.results.models.serve.served_models import ServedModels
 
-TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
-# Characters that a header can carry. A shorter token can be guessed.
-_TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 _MODELS = 5
+# What users do on the page, by what the models take.
+_DO = {"drawing": "Draw", "picture": "Open pictures", "form": "Fill in the form", "arrays": "Send rows"}
 # How many images are read at a time, so that many clients do not take all cores; and how long one may take: the
 # page's drawing takes 0.1 s, the largest image 1 s.
 _AT_A_TIME, _SECONDS_PER_IMAGE = 2, 5.0
@@ -58,11 +51,7 @@ def serve(
     """
     # More threads are not faster on images this small, and take three times the CPU time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Removed from the environment, as no child process needs it.
-    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
-    given = from_variable if token is None else token
-    generated = given == "auto"
-    wanted = secrets.token_urlsafe(24) if generated else _checked(given)
+    wanted, generated = access_token(token)
     ended = termination.raise_on_signals()
     loading: threading.Thread | None = None
     with (
@@ -77,6 +66,7 @@ def serve(
                 f"{TOKEN_VARIABLE}; auto generates one"
             )
         # This import takes seconds. An error about the port comes before.
+        from mnist_sweep.common.web import server_of
         from mnist_sweep.results.models.serve.app import make_app
 
         models, load = _found(what, trial, tracking_uri, Path(folder))
@@ -101,7 +91,7 @@ def serve(
             query = f"?token={wanted if generated else '…'}" if wanted else ""
             link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
             with contextlib.suppress(KeyboardInterrupt):
-                print(f"Draw at {link} (Ctrl-C stops it)", flush=True)
+                print(f"{_DO[models.takes]} at {link} (Ctrl-C stops it)", flush=True)
                 server.run(sockets=[listening])
         if failures and not ended.is_set():
             raise failures[0]
@@ -119,23 +109,17 @@ def _found(
     """Finds the models to serve, and returns a function that loads them."""
     from mnist_sweep.results.models.doubts import profile_of
     from mnist_sweep.results.models.model_run import find_trial
+    from mnist_sweep.results.models.purpose import purpose_of
     from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
 
     champion = find_trial(what, trial, tracking_uri)
     champion.check_has_model()
-    shape = champion.image_shape
-    queue, profile = candidates(champion), profile_of(champion, folder)
-    models = ServedModels(card(champion), shape, profile, expected=min(len(queue), _MODELS))
+    purpose = purpose_of(champion, folder)
+    purpose.check_shown(champion.sweep)
+    profile = None if purpose.schema.image is None else profile_of(champion, folder)
+    queue = candidates(champion)
+    models = ServedModels(card(champion), purpose, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
-
-
-def _checked(token: str) -> str:
-    if token and not _TOKEN.fullmatch(token):
-        # The token is not printed, as the output may be kept somewhere.
-        raise UserError(
-            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
-        )
-    return token
 
 
 @contextlib.contextmanager
@@ -149,27 +133,3 @@ def image_decoders(seconds: float = _SECONDS_PER_IMAGE) -> Iterator[list[ImageDe
 
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(ImageDecoder(seconds)) for _ in range(_AT_A_TIME)]
-
-
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Makes a server that prints nothing, and ends at once without waiting for clients."""
-    import uvicorn
-
-    from mnist_sweep.results.models.serve.connections import LimitedProtocol
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            termination.end_in_time()
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        app,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
-    return Server(config)

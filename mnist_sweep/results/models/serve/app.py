@@ -5,44 +5,34 @@ from __future__ import annotations
 import asyncio
 import hmac
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import ip_address
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import anyio
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mnist_sweep.common import web
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import kind_and_line, one_line
 from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
+from mnist_sweep.results.models.serve import questions
 from mnist_sweep.results.models.serve.body_decoder import IMAGES, JSON
 from mnist_sweep.results.models.serve.served_models import ServedModels
 
 _FOLDER = Path(__file__).parent
+_MODULES = ("page", "dom", "answer", "drawing", "canvas", "picture", "form", "arrays")
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/canvas.js": ("canvas.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _MODULES},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",
 }
 _COOKIE = "mnist_sweep"
 # A client that would wait longer for a free decoder is told to retry.
@@ -64,22 +54,28 @@ def make_app(
         token: The token that requests must carry; empty to answer everyone.
 
     Returns:
-        The application. `GET /` is the page, `GET /about` reports which models answer and how many are loaded,
-        `GET /health` whether it can answer, and `POST /predict` takes an image and returns what `ServedModels.answer`
-        does. An error is `{"error": "…"}`.
+        The application. `GET /` is the page, `GET /about` reports which models answer and how many are loaded, `GET
+        /inputs` what they take (`questions.inputs`), `GET /health` whether it can answer, and `POST /predict` takes an
+        image or rows and returns what `ServedModels.answer` does. An error is `{"error": "…"}`.
     """
     # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
+    kinds = [JSON] if models.purpose.schema.image is None else [JSON, *IMAGES]
+    fields = questions.inputs(models.purpose)
     turns, free = asyncio.Semaphore(len(decoders)), list(decoders)
 
     for path, (name, kind) in _FILES.items():
-        app.add_api_route(path, _file(_FOLDER / name, kind), methods=["GET"])
+        app.add_api_route(path, web.file(_FOLDER / name, kind), methods=["GET"])
 
     @app.get("/about")
     async def about() -> dict[str, Any]:
         return models.about()
+
+    @app.get("/inputs")
+    async def inputs() -> dict[str, Any]:
+        return fields
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
@@ -89,19 +85,16 @@ def make_app(
     async def predict(request: Request) -> dict[str, Any]:
         if not models.ready:
             raise HTTPException(503, "the model is still being loaded", {"Retry-After": "2"})
-        kind, body = await _read(request)
+        kind, body = await _read(request, kinds)
         try:
             async with asyncio.timeout(_SECONDS_TO_WAIT):
                 await turns.acquire()
         except TimeoutError:
-            raise HTTPException(503, "too many images are waiting to be read", {"Retry-After": "5"}) from None
+            raise HTTPException(503, "too many requests are waiting to be answered", {"Retry-After": "5"}) from None
         decoder = free.pop()
         try:
             # When the server ends, nothing waits for the thread. Closing the decoders ends it.
-            return await anyio.to_thread.run_sync(
-                lambda: models.answer(decoder.read_body(kind, body, models.shape, models.profile)),
-                abandon_on_cancel=True,
-            )
+            return await anyio.to_thread.run_sync(lambda: models.answer(kind, body, decoder), abandon_on_cancel=True)
         except DecodingError as error:
             raise HTTPException(error.status, str(error)) from None
         finally:
@@ -112,15 +105,11 @@ def make_app(
 
 
 class _Guard:
-    """Refuses foreign host names and requests without the token, and adds security headers to every answer.
-
-    A page from another site can let its host name resolve to this machine (DNS rebinding), and could then read the
-    answers. It cannot do that with an IP address.
-    """
+    """Refuses foreign host names and requests without the token, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, names: Sequence[str], token: str) -> None:
         self._app = app
-        self._names = {"localhost", *(name.lower() for name in names)}
+        self._names = {name.lower() for name in names}
         self._token = token.encode()
         # The cookie is not the token itself, as a browser sends it to the host's other ports, too.
         self._pass = hmac.new(self._token, b"mnist_sweep", "sha256").hexdigest()
@@ -129,21 +118,21 @@ class _Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in web.HEADERS.items():
                     headers.setdefault(name, value)
                 if by_link:
                     headers.append("Set-Cookie", f"{_COOKIE}={self._pass}; HttpOnly; SameSite=Strict; Path=/")
             await send(message)
 
         headers, by_link = Headers(scope=scope), False
-        if not self._is_known(headers.get("host", "")):
-            answer: ASGIApp = _error(400, "this server does not accept that host name")
+        if not web.is_known(headers.get("host", ""), self._names):
+            answer: ASGIApp = web.error(400, "this server does not accept that host name")
         elif self._token and not self._admits(headers):
             # Not `parse_qs`, which reads a plus sign as a space.
             query = scope["query_string"].decode("latin-1").split("&")
             by_link = any(self._is_token(unquote(part[6:])) for part in query if part.startswith("token="))
             hint = "open the link with ?token= that belongs to this server, or send Authorization: Bearer TOKEN"
-            answer = self._app if by_link else _error(401, hint, {"WWW-Authenticate": "Bearer"})
+            answer = self._app if by_link else web.error(401, hint, {"WWW-Authenticate": "Bearer"})
         else:
             answer = self._app
         await answer(scope, receive, with_headers)
@@ -161,47 +150,27 @@ class _Guard:
         # In constant time, which does not reveal how much of it is right.
         return hmac.compare_digest(given.encode(), self._token)
 
-    def _is_known(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            return name in self._names or bool(ip_address(name))
-        except ValueError:
-            return False
-
-
-def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:
-    content = path.read_bytes()
-
-    async def file() -> Response:
-        return Response(content, media_type=kind)
-
-    return file
-
-
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    # The connection is closed: the next request would come after the rest of a body that was not read.
-    return JSONResponse({"error": text}, status, {"Connection": "close", **(headers or {})})
-
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail, dict(error.headers or {}))
+    return web.error(error.status_code, error.detail, dict(error.headers or {}))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     message = masked(f"{one_line(request.url.path, 200)}: unexpected {kind_and_line(error)}")
     print(f"mnist_sweep: {message}", file=sys.stderr)
-    return _error(500, "something went wrong; the server's terminal shows what")
+    return web.error(500, "something went wrong; the server's terminal shows what")
 
 
 # ---- the body of a request --------------------------------------------------------------------------------------
 
 
-async def _read(request: Request) -> tuple[str, bytes]:
+async def _read(request: Request, kinds: Sequence[str]) -> tuple[str, bytes]:
     """Reads a request's body.
 
     Args:
-        request: Its body is `{"image": [[…]]}` or an image file, depending on its content type.
+        request: The request.
+        kinds: The content types that are taken.
 
     Returns:
         The content type, and the body.
@@ -211,8 +180,9 @@ async def _read(request: Request) -> tuple[str, bytes]:
             type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON and kind not in IMAGES:
-        raise HTTPException(415, f"Content-Type must be {JSON}, {' or '.join(IMAGES)}")
+    if kind not in kinds:
+        *most, last = kinds
+        raise HTTPException(415, f"Content-Type must be {', '.join(most)}{' or ' if most else ''}{last}")
     try:
         async with asyncio.timeout(SECONDS_TO_SEND):
             return kind, await _body(request)

@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from mnist_sweep.common.text import first_line
 from mnist_sweep.data.images import Array
+from mnist_sweep.data.pictures import How
 from mnist_sweep.results.models.image_files import UnreadableError
 from mnist_sweep.results.models.image_files import decode as decode_image
 
@@ -22,12 +23,13 @@ class NotJsonError(ValueError):
     """The body cannot be parsed."""
 
 
-def decode(kind: str, body: bytes) -> Image | Array:
+def decode(kind: str, body: bytes, how: How | None = None) -> Image | Array:
     """Decodes a body.
 
     Args:
         kind: Its content type, `JSON` or one of `IMAGES`.
         body: The body.
+        how: As for `image_files.decode`.
 
     Returns:
         An image, or an array (H, W) or (H, W, C), float64 in 0..1.
@@ -36,7 +38,7 @@ def decode(kind: str, body: bytes) -> Image | Array:
         NotJsonError: The JSON cannot be parsed.
         UnreadableError: The body is not an image, or one that is too large.
     """
-    return _from_json(body) if kind == JSON else _from_file(body, IMAGES[kind])
+    return _from_json(body) if kind == JSON else _from_file(body, IMAGES[kind], how)
 
 
 def _from_json(body: bytes) -> Array:
@@ -74,8 +76,8 @@ def _are_numbers(value: object) -> bool:
     return all(map(_are_numbers, value)) if isinstance(value, list) else type(value) in (int, float)
 
 
-def _from_file(body: bytes, kind: str) -> Image:
+def _from_file(body: bytes, kind: str, how: How | None) -> Image:
     try:
-        return decode_image(body, (kind,), MOST_PIXELS_A_SIDE)
+        return decode_image(body, (kind,), MOST_PIXELS_A_SIDE, how)
     except UnreadableError as error:
         raise UnreadableError(f"the image {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,15 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names, spaced
 from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Profile
+from mnist_sweep.data.schema import ONLY
 from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.models.doubts import why_doubtful
+from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import Prepared
+from mnist_sweep.results.models.purpose import Purpose
+from mnist_sweep.results.models.rows import Inputs
+from mnist_sweep.results.models.serve import questions
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
@@ -48,12 +53,12 @@ class LoadedModel:
     Attributes:
         name: The model's name on the page.
         about: Its hyperparameter values, in a line.
-        predict: From an image (H, W, C), float32 in 0..1, to probabilities (classes,).
+        predict: From inputs (N, …) by name to predictions (N, …).
     """
 
     name: str
     about: str
-    predict: Callable[[Array], Array]
+    predict: Callable[[Inputs], Array]
 
 
 @dataclass
@@ -62,7 +67,7 @@ class ServedModels:
 
     Attributes:
         card: What the page shows about the champion and its data.
-        shape: Height, width and channels of the images that the models take.
+        purpose: What the models take and predict.
         profile: What the training images look like, if known.
         loaded: The loaded models, the champion first. A thread that loads models may append to it at any time.
         expected: How many models there will be, at most.
@@ -70,7 +75,7 @@ class ServedModels:
     """
 
     card: dict[str, Any]
-    shape: tuple[int, int, int]
+    purpose: Purpose
     profile: Profile | None = None
     loaded: list[LoadedModel] = field(default_factory=list)
     expected: int = 1
@@ -81,66 +86,107 @@ class ServedModels:
         """Whether the champion is loaded."""
         return bool(self.loaded)
 
+    @property
+    def takes(self) -> Literal["drawing", "picture", "form", "arrays"]:
+        """How users of the page give the models something to predict."""
+        if (shape := self.purpose.schema.image) is not None:
+            # As `prepare` takes them.
+            drawn = shape[2] == 1 if self.profile is None else self.profile.drawing is not None
+            return "drawing" if drawn else "picture"
+        return "form" if self.purpose.schema.columns else "arrays"
+
     def about(self) -> dict[str, Any]:
         """The card, the loaded models, and how many models are expected."""
-        loaded = list(self.loaded)
+        loaded, target = list(self.loaded), self.purpose.target
         return {
             **self.card,
-            "drawn": self.profile is not None and self.profile.drawing is not None,
-            "shape": self.shape,
+            "takes": self.takes,
+            "predicts": target.kind,
+            "names": self.purpose.names,
+            "named": bool(target.names),
+            "column": self.purpose.column,
+            "shape": self.purpose.schema.image,
             "ready": bool(loaded),
             "complete": self.complete,
             "expected": len(loaded) if self.complete else self.expected,
             "models": [{"name": model.name, "about": model.about} for model in loaded],
         }
 
-    def answer(self, prepared: Prepared) -> dict[str, Any]:
-        """Has every loaded model classify an image.
+    def answer(self, kind: str, body: bytes, decoder: ImageDecoder) -> dict[str, Any]:
+        """Has every loaded model predict what a request contains.
 
         Args:
-            prepared: The image, as the models see it.
+            kind: The content type of the request.
+            body: Its body: for models of images, an image; for others, rows as `questions.read_rows` takes them.
+            decoder: Reads images.
 
         Returns:
-            The champion's `digit`, its `probability` and all `probabilities`; the `image` that the models saw, in
-            0..255, with a third dimension if it has several channels; `notes` on its preprocessing; `doubts`, why the
-            answer may be wrong; and `models`: each one's name, digit, probability, and whether it agrees with the
-            champion, which comes first.
+            For an image, the champion's answer (`Purpose.answers`); the `image` that the models saw, in 0..255, with a
+            third dimension if it has several channels; `notes` on its preprocessing; `doubts`, why the answer may be
+            wrong; and `models`, see below. For rows, `predictions`, the champion's answer to each, `notes`, and for a
+            single row `models`: each one's name, answer, what it `says` in words, and whether it agrees with the
+            champion, which comes first; None for numbers.
+
+        Raises:
+            DecodingError: The request cannot be understood.
         """
-        answers = [(model, model.predict(prepared.image)) for model in list(self.loaded)]
-        champion = answers[0][1]
-        digit = int(np.argmax(champion))
-        seen = np.rint(prepared.image * 255).astype(int)
+        if (shape := self.purpose.schema.image) is None:
+            inputs, notes = questions.read_rows(body, self.purpose.schema)
+            answers = [self.purpose.answers(model.predict(inputs)) for model in self._asked(inputs)]
+            found = {"predictions": answers[0], "notes": notes}
+            return found if len(answers[0]) != 1 else {**found, "models": self._models([one[0] for one in answers])}
+        resize = None if self.takes == "drawing" else self.purpose.resize
+        return self.of_picture(decoder.read_body(kind, body, shape, self.profile, resize))
+
+    def of_picture(self, prepared: Prepared) -> dict[str, Any]:
+        """Returns the answer to an image, as the models see it."""
+        inputs = {ONLY: prepared.image[np.newaxis]}
+        predicted = [model.predict(inputs) for model in list(self.loaded)]
+        answers = [self.purpose.answers(one)[0] for one in predicted]
+        seen, doubts, target = np.rint(prepared.image * 255).astype(int), list(prepared.doubts), self.purpose.target
+        if "class" in answers[0]:
+            doubts = why_doubtful(prepared, self.purpose.probabilities(predicted[0])[0], self.profile, target.names)
         return {
-            "digit": digit,
-            "probability": float(champion[digit]),
-            "probabilities": [float(p) for p in champion],
+            **answers[0],
             "image": (seen[..., 0] if seen.shape[2] == 1 else seen).tolist(),
             "notes": list(prepared.notes),
-            "doubts": why_doubtful(prepared, champion, self.profile),
-            "models": [
-                {
-                    "name": model.name,
-                    "digit": int(np.argmax(answer)),
-                    "probability": float(np.max(answer)),
-                    "agrees": int(np.argmax(answer)) == digit,
-                }
-                for model, answer in answers
-            ],
+            "doubts": doubts,
+            "models": self._models(answers),
         }
+
+    def _asked(self, inputs: Inputs) -> list[LoadedModel]:
+        """Returns the models to ask about some rows: only the champion, if there are many."""
+        return list(self.loaded) if len(next(iter(inputs.values()))) == 1 else self.loaded[:1]
+
+    def _models(self, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        said = [self.purpose.in_words(answer) for answer in answers]
+        return [
+            {
+                "name": model.name,
+                **{key: value for key, value in answer.items() if key != "probabilities"},
+                "says": words,
+                "agrees": None if self.purpose.target.kind == "numbers" else words == said[0],
+            }
+            for model, answer, words in zip(self.loaded, answers, said, strict=False)
+        ]
 
 
 def card(champion: ModelRun) -> dict[str, Any]:
     """What the page shows about the champion: its sweep, trial, scores and data."""
     tags, metrics = champion.run.data.tags, champion.run.data.metrics
+    rows = "images" if "data.image" in tags else "rows"
+    best = [name.removeprefix("best_") for name in sorted(metrics) if name.startswith("best_val_")]
+    scores = {name: metrics[f"best_{name}"] for name in best}
+    tested = [f"test_{name.removeprefix('val_')}" for name in best]
+    scores |= {name: metrics[name] for name in dict.fromkeys([*tested, "test_accuracy"]) if name in metrics}
     return {
         "sweep": champion.sweep,
         "trial": champion.trial,
         "confirms": int(tags[TAG_CONFIRMS]) if TAG_CONFIRMS in tags else None,
-        "validation_accuracy": metrics.get("best_val_accuracy"),
-        "test_accuracy": metrics.get("test_accuracy"),
+        "scores": scores,
         "data": tags["data.name"],
-        "training_images": int(tags["data.training_images"]),
-        "classes": int(tags["data.classes"]),
+        "rows": rows,
+        "training": int(tags.get(f"data.training_{rows}", 0)),
     }
 
 
@@ -211,7 +257,7 @@ def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Pa
         place, name = folder / str(candidate.trial), f"trial {candidate.trial}"
         place.mkdir()
         try:
-            predict = candidate.find().load_quick(place, models.shape)
+            predict = candidate.find().load_quick(place, models.purpose.schema)
         except Exception as error:
             if not models.ready:
                 raise

@@ -9,7 +9,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # For the lines before a request's body; and for a request from its first line until the client has received the answer.
-# The body has another limit, in app.py.
+# The application limits the body.
 SECONDS_FOR_HEADERS = 10.0
 SECONDS_FOR_REQUEST = 60.0
 # Each may have a body of 2 MB.
@@ -51,6 +51,10 @@ class LimitedProtocol(H11Protocol):
         super().on_response_complete()
         self._restart_timer()
 
+    def seconds_for_request(self) -> float:
+        """How long a request may take, from its first line until the client has received the answer."""
+        return SECONDS_FOR_REQUEST
+
     def send_400_response(self, msg: str) -> None:
         """Answers data that is not HTTP."""
         if self.cycle is not None:
@@ -73,7 +77,7 @@ class LimitedProtocol(H11Protocol):
         awaited = self.conn.their_state is h11.IDLE
         if (phase := (self.cycle, awaited)) != self._phase:
             self._phase = phase
-            self._limit(SECONDS_FOR_HEADERS if awaited else SECONDS_FOR_REQUEST)
+            self._limit(SECONDS_FOR_HEADERS if awaited else self.seconds_for_request())
 
     def _limit(self, seconds: float) -> None:
         if self._timer is not None:
@@ -81,3 +85,11 @@ class LimitedProtocol(H11Protocol):
         self.since = self.loop.time()
         # Not `close`, which would wait until the client has received everything.
         self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+class StreamingProtocol(LimitedProtocol):
+    """For answers that go on as long as the client wants them."""
+
+    def seconds_for_request(self) -> float:
+        """Without a limit, in practice: a year."""
+        return 365 * 24 * 3600.0
