@@ -66,6 +66,7 @@ def test_a_trial_that_is_interrupted_continues_to_the_last_bit(name: str, trial_
     assert whole[-1]["val_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_epochs_differ_and_seeds_differ(trial_config, tmp_path: Path) -> None:
     _, one = train(trainer("tensors"), trial_config(*SMALL), tmp_path / "1")
     _, other = train(trainer("tensors"), trial_config(*SMALL, "training.seed=2"), tmp_path / "2")
@@ -126,12 +127,15 @@ def test_rare_classes_can_count_as_much_as_frequent_ones(trial_config, tmp_path:
     _, plain = train(trainer("tensors"), trial_config(*SMALL), tmp_path / "1")
     _, balanced = train(trainer("tensors"), trial_config(*SMALL, "task.class_weight=balanced"), tmp_path / "2")
     assert timeless(plain) != timeless(balanced)
-    weighted = trial_config(*SMALL, 'task.class_weight={"0": 100, "1": 100, "2": 100}', "training.epochs=1")
+    config = trial_config(*SMALL, "training.epochs=1")
+    task = config.task.model_copy(update={"class_weight": dict.fromkeys("012", 100.0)})
+    weighted = config.model_copy(update={"task": task})
     (heavy,) = train(trainer("tensors"), weighted, tmp_path / "3")[1]
     # In training only.
     assert heavy["loss"] > 50 > heavy["val_loss"]
 
 
+@pytest.mark.slow
 def test_an_endless_stream_goes_on_from_epoch_to_epoch(trial_config, tmp_path: Path) -> None:
     found = trainer("tensors", arguments={"endless": True, "shuffle": False, "batch": 50}, steps_per_epoch=2)
     assert found._stream.steps == 2
@@ -150,6 +154,7 @@ def test_what_a_stream_raises_is_told_with_its_place(trial_config, tmp_path: Pat
         train(trainer("fails_later"), trial_config(*SMALL, "training.epochs=5"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_ends_within_its_epoch(trial_config, tmp_path: Path) -> None:
     config = trial_config(*SMALL, "optimizer=sgd", "optimizer.learning_rate=1e30")
     outcome, _ = train(trainer("tensors"), config, tmp_path)
