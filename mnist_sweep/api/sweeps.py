@@ -20,11 +20,12 @@ from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.text import format_size
 from mnist_sweep.config import services
 from mnist_sweep.config.settings import check_settings, is_name
+from mnist_sweep.data import stream
 from mnist_sweep.driver import task_choice
 from mnist_sweep.driver.steering import Steering
 from mnist_sweep.driver.watched import Phase, Watched
 from mnist_sweep.journal import folders
-from mnist_sweep.journal.files import CODE, DATA
+from mnist_sweep.journal.files import CODE, DATA, code_folder
 from mnist_sweep.workers import devices
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def load_config(experiment: str | None = None, *overrides: str) -> dict[str, Any
 def sweep(
     what: str | Callable[[Any], Any] | Any | None = None,
     *overrides: str,
-    data: Data | str | Path | None = None,
+    data: Data | str | Path | Callable[[], Any] | None = None,
     train: Part | None = None,
     test: Part | None = None,
     validation: Part | None = None,
@@ -138,7 +139,8 @@ def sweep(
         overrides: As on the command line: `"search.max_trials=20"`, `"model.units=choice(16, 64)"`.
         data: `(x_train, y_train)`, or `((x_train, y_train), (x_test, y_test))`, or a dict with these names: images
             (N, height, width) or (N, height, width, channels), labels 0, 1, 2 … Or the name of a data set, or an `.npz`
-            file. Without a test part, a fifth of the images is held out for it.
+            file. Without a test part, a fifth of the images is held out for it. Or a function that returns data, such
+            as a `tf.data.Dataset`, as `data.loader` does; it may be defined in a notebook.
         train: `(x_train, y_train)`, in place of `data`.
         test: `(x_test, y_test)`.
         validation: `(x_val, y_val)`, to score the trials on. Without it, a share of the training part is held out
@@ -161,7 +163,7 @@ def sweep(
     """
     views.choose(verbose)
     notes = list[str]()
-    given, code = list(overrides), None
+    given, code = list(overrides), list[carried.Carried]()
     if isinstance(what, str):
         given = [*_experiment(what), *given]
     elif what is not None:
@@ -170,14 +172,20 @@ def sweep(
                 f"sweep: {what!r} is of type {type(what).__name__}; pass the name of an experiment, a "
                 "build_model(hp) or a keras_tuner.HyperModel first"
             )
-        code = carried.carry(what)
-        given.append(f"model.hypermodel={code if isinstance(code, str) else f'{code.module}:{code.name}'}")
+        given.append(f"model.hypermodel={_carried(what, code)}")
     given += _as_overrides({"objective": objective, "search.max_trials": max_trials, "name": name})
     passed: dict[str, Any] | None = None
     if isinstance(data, str | Path):
         if any(part is not None for part in (train, test, validation)):
             raise UserError(f"data={data}: arrays are given too; pass only one of them")
         given += [f"data={data}"] if is_name(str(data)) else ["data=npz", f"data.path={_quoted(str(data))}"]
+    elif callable(data):
+        given += ["data=loader", f"data.loader={_carried(data, code)}"]
+    elif stream.kind_of(data) is not None or (isinstance(data, tuple) and any(map(stream.kind_of, data))):
+        raise UserError(
+            f"data: a {stream.kind_of(data) or 'stream'} cannot be copied to other processes; pass a function that "
+            "returns (train, validation)"
+        )
     elif any(part is not None for part in (data, train, test, validation)):
         passed = arrays.as_arrays(data, train, test, validation)
         given += ["data=npz", _PATH]
@@ -194,11 +202,11 @@ def sweep(
                 o if o != _PATH else f"data.path={claim.folder / DATA}" for o in hydra.overrides.task
             ]
             arrays.save(passed, claim.folder / DATA)
-        if isinstance(code, carried.Carried):
+        for module in code:
             make_folder(claim.folder / CODE)
-            write_whole(claim.folder / CODE / f"{code.module}.py", code.content)
-        # With the arrays in their place, as the task follows from them.
-        started = _start(claim, config, hydra, _checked(config), notes)
+            write_whole(claim.folder / CODE / f"{module.module}.py", module.content)
+        # With the data in their place, as the task follows from them.
+        started = _start(claim, config, hydra, _checked(config, code_folder(claim.folder)), notes)
     except BaseException:
         claim.give_up()
         raise
@@ -220,7 +228,7 @@ def _start(
     if plain["resume"] == "auto":
         from mnist_sweep.driver import resume
 
-        found = resume.to_continue(plain, claim.wished, notes.append)
+        found = resume.to_continue(plain, claim.wished, notes.append, code_folder(claim.folder))
         if found is not None:
             claim.give_up()
             if (found.folder / DATA).exists():
@@ -259,11 +267,20 @@ def _experiment(name: str | None) -> list[str]:
     return [] if name is None else [name] if "=" in name else [f"+experiment={name}"]
 
 
-def _checked(config: DictConfig) -> dict[str, Any]:
+def _carried(function: Any, code: list[carried.Carried]) -> str:
+    """Returns `package.module:name` of a function; adds its module to `code` if the sweep must carry it."""
+    found = carried.carry(function)
+    if isinstance(found, str):
+        return found
+    code.append(found)
+    return f"{found.module}:{found.name}"
+
+
+def _checked(config: DictConfig, code: Path | None = None) -> dict[str, Any]:
     from mnist_sweep.cli.sweep_config import checked
     from mnist_sweep.config import compose
 
-    return checked(compose.plain(config))
+    return checked(compose.plain(config), code)
 
 
 def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:

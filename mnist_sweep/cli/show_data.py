@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,9 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     settings = check_settings(config)
     refuse_unused(config)
     data = task_choice.load(config)
+    if data.test is None:
+        # Of a stream.
+        data = replace(data, test=data.train.take(np.arange(0)))
     if data.schema.image is None or data.schema.target.kind != "classes":
         if to is not None:
             raise UserError(f"--to={to}: only images in classes are plotted; leave out --to")
@@ -73,7 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     for note in data.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     height, width, channels = data.schema.image
-    sizes = f"{len(train):,} training and {counted(len(test), 'test image')}"
+    sizes = f"{_first(data)}{len(train):,} training and {counted(len(test), 'test image')}"
     lines = {
         "data": f"{data.name}, from {data.source}",
         "digest": data.digest(),
@@ -93,7 +97,7 @@ def _show_numbers(data: LoadedData) -> None:
     lines = {
         "data": f"{data.name}, from {data.source}",
         "digest": data.digest(),
-        "rows": f"{len(data.train):,} for training and validation, {len(data.test):,} for testing",
+        "rows": f"{_first(data)}{len(data.train):,} for training and validation, {len(data.test):,} for testing",
     }
     for name, text in lines.items():
         console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
@@ -157,8 +161,12 @@ def _counts(targets: Array, size: int) -> Array:
     return np.bincount(targets, minlength=size) if targets.ndim == 1 else targets.sum(axis=0).astype(np.int64)
 
 
+def _first(data: LoadedData) -> str:
+    return "" if data.stream is None else "the first "
+
+
 def _ends(values: Array) -> str:
-    return f"{float(np.nanmin(values)):.6g} to {float(np.nanmax(values)):.6g}"
+    return "" if not len(values) else f"{float(np.nanmin(values)):.6g} to {float(np.nanmax(values)):.6g}"
 
 
 def _is_ours(path: Path) -> bool:

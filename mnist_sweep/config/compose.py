@@ -40,6 +40,7 @@ EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 # The other way in which MLflow is told the experiment of a run.
 _NUMBER_VARIABLE = "MLFLOW_EXPERIMENT_ID"
 _TEXTS = ("name", "description")
+_TABLES = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".xls", ".xlsm", ".ods")
 # What Hydra may raise while it composes.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -382,9 +383,8 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     if top == "experiment" and value.partition("/")[0] in _groups():
         chosen = value.replace("/", ": ", 1)
         return UserError(f"experiment: its defaults have '- {chosen}'; write '- override /{chosen}'")
-    if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
-        path = in_shell(f"data.path={value}")
-        return UserError(f"data={value}: no such option of the group data; for a file, write data=npz {path}")
+    if top == "data" and (meant := _meant_data(value)):
+        return UserError(f"data={value}: no such option of the group data; {meant}")
     if top == "model" and re.fullmatch(r"[\w.]+:\w+", value):
         return UserError(
             f"model={value}: no such option of the group model; for your own code, write model.hypermodel={value} or "
@@ -403,6 +403,20 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
+
+
+def _meant_data(value: str) -> str:
+    """Returns what to write for a file, a folder or a function in place of the name of some data; "" if it is none."""
+    if re.fullmatch(r"[\w.]+:\w+", value):
+        return f"for a function of yours, write data=loader data.loader={value}"
+    path, end = in_shell(f"data.path={value}"), value.lower().removesuffix(".gz")
+    if end.endswith(_TABLES):
+        return f"for a table, write data=table {path} data.target=COLUMN"
+    if value.endswith((".npz", ".gz", ".npy")):
+        return f"for a file, write data=npz {path}"
+    if "/" in value or Path(value).is_dir():
+        return f"for a folder of pictures, write data=folder {path}; for arrays in an .npz file, data=npz {path}"
+    return ""
 
 
 def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:

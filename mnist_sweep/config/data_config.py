@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.checks import Strict, as_written, check
-from mnist_sweep.config.trial_config import Count
+from mnist_sweep.config.trial_config import Count, in_module
 
 
 class DataConfig(Strict):
@@ -32,7 +32,6 @@ class DownloadedData(DataConfig):
 class OwnData(DataConfig):
     """Data of the user's own, which may lack a test part."""
 
-    path: str
     # A default for old sweeps, which lack this key: their data have a test part.
     test_split: Annotated[float, Field(gt=0, le=0.9)] = 0.2
 
@@ -40,6 +39,7 @@ class OwnData(DataConfig):
 class NpzData(OwnData):
     """`data=npz`."""
 
+    path: str
     # A key of old sweeps.
     fallback: None = None
 
@@ -47,6 +47,7 @@ class NpzData(OwnData):
 class FolderData(OwnData):
     """`data=folder`."""
 
+    path: str
     image_size: list[Count] | None
     resize: Literal["crop", "pad", "stretch"]
     color: Literal["auto", "grey", "rgb"]
@@ -60,10 +61,10 @@ class FolderData(OwnData):
         return value
 
 
-class TableData(OwnData):
-    """`data=table`; `conf/data/table.yaml` describes the keys."""
+class Columns(OwnData):
+    """The keys of tables; `conf/data/table.yaml` describes them."""
 
-    target: str | list[str]
+    target: str | list[str] | None
     features: list[str] | None
     drop: list[str]
     categories: list[str]
@@ -71,7 +72,6 @@ class TableData(OwnData):
     text_length: Count
     group: str | None
     time: str | None
-    test_path: str | None
 
     @field_validator("target", "features")
     @classmethod
@@ -83,10 +83,36 @@ class TableData(OwnData):
         return value
 
     @model_validator(mode="after")
-    def _one_kind_of_split(self) -> TableData:
+    def _one_kind_of_split(self) -> Columns:
         if self.group is not None and self.time is not None:
             raise ValueError(f".time={self.time}: rows cannot be split both by time and by data.group={self.group}")
         return self
+
+
+class TableData(Columns):
+    """`data=table`."""
+
+    path: str
+    target: str | list[str]
+    test_path: str | None
+
+
+class LoaderData(Columns):
+    """`data=loader`; `conf/data/loader.yaml` describes its keys."""
+
+    path: None
+    loader: Annotated[str, in_module("function")]
+    arguments: dict[str, Any]
+    steps_per_epoch: Count | None
+    classes: Annotated[int, Field(ge=2)] | list[str] | None
+    count: bool
+
+    @field_validator("classes")
+    @classmethod
+    def _several(cls, value: int | list[str] | None) -> int | list[str] | None:
+        if isinstance(value, list) and (len(value) < 2 or len(set(value)) < len(value)):
+            raise ValueError("must be two or more different names")
+        return value
 
 
 # The option of the group `data` → its keys.
@@ -97,6 +123,7 @@ DATA: dict[str, type[DataConfig]] = {
     "npz": NpzData,
     "folder": FolderData,
     "table": TableData,
+    "loader": LoaderData,
 }
 
 
@@ -112,7 +139,13 @@ def check_data(raw: Mapping[str, Any]) -> DataConfig:
     if not isinstance(name, str) or name not in DATA:
         raise UserError(f"data.name={as_written(name)}: no such data{did_you_mean(str(name), DATA)}")
     kind = DATA[name]
-    if issubclass(kind, OwnData) and raw.get("path") is None:
+    if kind is LoaderData and raw.get("path") is not None:
+        raise UserError(
+            f"data.path={as_written(raw['path'])}: is not used; give it to the function as +data.arguments.path=…"
+        )
+    if kind is LoaderData and raw.get("loader") is None:
+        raise UserError("data.loader=null: data=loader needs data.loader=package.module:function")
+    if issubclass(kind, OwnData) and kind is not LoaderData and raw.get("path") is None:
         what = {FolderData: "FOLDER", TableData: "FILE.csv"}.get(kind, "FILE.npz")
         raise UserError(f"data.path=null: data={name} needs data.path={what}")
     return check(kind, raw, "data.")

@@ -15,7 +15,7 @@ from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.augment import NONE as NO_AUGMENTATION
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
-from mnist_sweep.config.data_config import DataConfig, TableData, check_data
+from mnist_sweep.config.data_config import Columns, DataConfig, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import AUTO, METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -212,7 +212,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         conditions=None if top.conditions is None else read_conditions(top.conditions),
         notify=(top.notify,) if isinstance(top.notify, str) else tuple(top.notify or ()),
     )
-    if settings.validation == "kfold" and isinstance(settings.data, TableData) and settings.data.time is not None:
+    if settings.validation == "kfold" and isinstance(settings.data, Columns) and settings.data.time is not None:
         raise UserError(
             f"validation=kfold: would train on rows that are later than those to validate on, as data.time="
             f"{settings.data.time} orders them; write validation=holdout"
@@ -309,6 +309,7 @@ FREE_TEXTS = {
     "objective",
     "notify",
     "data.path",
+    "data.loader",
     "data.target",
     "data.features",
     "data.drop",

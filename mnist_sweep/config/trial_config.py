@@ -168,7 +168,7 @@ def without_suffix(name: str) -> str:
     return f"; write {found[1].replace('/', '.')}:{found[2]}" if found else ""
 
 
-def _in_module(what: str) -> AfterValidator:
+def in_module(what: str) -> AfterValidator:
     """Returns the check of a text that must be `package.module:name`."""
 
     def check(value: str) -> str:
@@ -187,7 +187,7 @@ class CustomModel(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    builder: Annotated[str, _in_module("function")]
+    builder: Annotated[str, in_module("function")]
     hypermodel: None = None
 
 
@@ -197,7 +197,7 @@ class HyperModelConfig(Strict):
     It compiles its own optimizer, so the trial's optimizer is None.
     """
 
-    hypermodel: Annotated[str, _in_module("name of a build_model(hp) or a keras_tuner.HyperModel")]
+    hypermodel: Annotated[str, in_module("name of a build_model(hp) or a keras_tuner.HyperModel")]
     values: dict[str, Any]
 
 

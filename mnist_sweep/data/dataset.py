@@ -17,11 +17,12 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.text import counted
 from mnist_sweep.data.schema import ONLY, Schema
+from mnist_sweep.data.stream import Stream
 
 Array = NDArray[Any]
 PartName = Literal["train", "val", "test"]
 _PARTS: tuple[PartName, ...] = ("train", "val", "test")
-_SCHEMA, _SEED, _GROUPS = "schema.json", "seed.npy", "groups.npy"
+_SCHEMA, _SEED, _GROUPS, _STREAM = "schema.json", "seed.npy", "groups.npy", "stream.json"
 # The test rows are the same in all sweeps on the same data, whatever their seed.
 _TEST_SEED = 0
 
@@ -80,6 +81,8 @@ class LoadedData:
         ordered: Whether `train` is sorted by time, so that the latest rows are held out.
         fallback: The name of the requested data set, if this one replaces it.
         notes: What the user should know about how the data were read; a line each.
+        stream: Where the rows come from if they do not fit into memory; `train`, `validation` and `test` are then some
+            of the first ones. None if they are all.
     """
 
     name: str
@@ -92,14 +95,19 @@ class LoadedData:
     ordered: bool = False
     fallback: str | None = None
     notes: tuple[str, ...] = ()
+    stream: Stream | None = None
 
     def digest(self) -> str:
-        """Returns 32 hexadecimal digits that change with any value of any row."""
+        """Returns 32 hexadecimal digits that change with any value of any row; of a stream, with what is known."""
         return self._digest
 
     @functools.cached_property
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
+        if self.stream is not None:
+            # Its rows may come in another order each time.
+            digest.update(f"{self.schema.to_json()} {self.stream.identity()}".encode())
+            return digest.hexdigest()
         parts: tuple[tuple[PartName, Rows | None], ...] = (
             ("train", self.train),
             ("test", self.test),
@@ -128,6 +136,7 @@ class Dataset:
         test: To test the winner on.
         seed: Decided the split.
         groups: (N of `train` and `validation` together,), int64, as in `LoadedData`.
+        stream: As in `LoadedData`.
     """
 
     schema: Schema
@@ -136,28 +145,53 @@ class Dataset:
     test: Rows
     seed: int
     groups: Array | None = None
+    stream: Stream | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of rows of each part, `train`, `val` and `test`; without those that are not known."""
+        if self.stream is not None:
+            return {part: self.stream.rows[part] for part in _PARTS if part in self.stream.rows}
+        return {"train": len(self.train), "val": len(self.validation), "test": len(self.test)}
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are rows to test the winner on."""
+        return len(self.test) > 0
 
     def save(self, folder: Path) -> None:
         """Saves the arrays as `.npy` files, which worker processes map into memory."""
-        parts: tuple[Rows, ...] = (self.train, self.validation, self.test)
-        arrays = dict(item for part, rows in zip(_PARTS, parts, strict=True) for item in rows.arrays(part))
-        for name, value in arrays.items():
-            _write(folder / f"{name}.npy", value)
+        for part, rows in zip(_PARTS, (self.train, self.validation, self.test), strict=True):
+            write_rows(folder, part, rows)
         _write(folder / _SEED, np.asarray(self.seed))
         if self.groups is not None:
             _write(folder / _GROUPS, self.groups)
         write_whole(folder / _SCHEMA, self.schema.to_json(), flush=False)
+        if self.stream is not None:
+            write_whole(folder / _STREAM, self.stream.to_json(), flush=False)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
         """Maps the arrays that `save` wrote into memory; each is read when it is used."""
         schema = Schema.from_json((folder / _SCHEMA).read_text())
-        train, validation, test = (_open(folder, schema, part) for part in _PARTS)
+        train, validation, test = (open_rows(folder, schema, part) for part in _PARTS)
         groups = _map(folder / _GROUPS) if (folder / _GROUPS).exists() else None
-        return cls(schema, train, validation, test, int(np.load(folder / _SEED, allow_pickle=False)), groups)
+        stream = Stream.from_json((folder / _STREAM).read_text()) if (folder / _STREAM).exists() else None
+        return cls(schema, train, validation, test, int(np.load(folder / _SEED, allow_pickle=False)), groups, stream)
 
 
-def _open(folder: Path, schema: Schema, part: PartName) -> Rows:
+def write_rows(folder: Path, part: PartName, rows: Rows) -> None:
+    """Saves the arrays of a part as `.npy` files.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    for name, value in rows.arrays(part):
+        _write(folder / f"{name}.npy", value)
+
+
+def open_rows(folder: Path, schema: Schema, part: PartName) -> Rows:
+    """Maps the arrays of a part into memory."""
     inputs = {name: _map(folder / f"{array_name(part, name)}.npy") for name in schema.inputs}
     weights = folder / f"w_{part}.npy"
     return Rows(inputs, _map(folder / f"y_{part}.npy"), _map(weights) if weights.exists() else None)
@@ -190,7 +224,7 @@ def with_test(data: LoadedData, fraction: float) -> LoadedData:
     Raises:
         UserError: There are too few rows.
     """
-    if data.test is not None:
+    if data.test is not None or data.stream is not None:
         return data
     held_out = _held_out(data, fraction, _TEST_SEED)
     if not held_out.any():
@@ -211,6 +245,10 @@ def split(data: LoadedData, fraction: float, seed: int) -> Dataset:
     Raises:
         UserError: There are too few rows.
     """
+    if data.stream is not None:
+        assert data.validation is not None
+        test = data.train.take(np.arange(0)) if data.test is None else data.test
+        return Dataset(data.schema, data.train, data.validation, test, seed, stream=data.stream)
     assert data.test is not None
     if data.validation is not None:
         groups = None if data.groups is None else np.concatenate([data.groups, _new_groups(data)])

@@ -405,7 +405,7 @@ def with_channels_last(arrays: Arrays, where: str) -> tuple[Arrays, list[str]]:
     """Moves the channels of images to the end if they come first, as in PyTorch; also returns a line on each part."""
     moved, notes = dict(arrays), []
     for name, images in arrays.items():
-        if images.ndim == 4 and _has_channels_first(*images.shape[1:]):
+        if images.ndim == 4 and has_channels_first(*images.shape[1:]):
             moved[name] = np.ascontiguousarray(np.moveaxis(images, 1, 3))
             notes.append(
                 f"{where}: {name} has shape {images.shape}, with the channels first; it is read as "
@@ -414,7 +414,8 @@ def with_channels_last(arrays: Arrays, where: str) -> tuple[Arrays, list[str]]:
     return moved, notes
 
 
-def _has_channels_first(first: int, second: int, third: int) -> bool:
+def has_channels_first(first: int, second: int, third: int) -> bool:
+    """Returns whether the shape of an image is most likely channels, height, width."""
     if first not in _CHANNELS or third in _CHANNELS:
         return False
     # Images of one row may have many channels, such as those of a spectrum; of three or four rows, hardly.

@@ -22,7 +22,7 @@ Arrays = dict[str, Array]
 # `x_train`, `x_train_NAME`, `y_train`, `y_train_NAME`, `w_train`; and the same for the other parts.
 _NAME = re.compile(r"(?:([xy])_(train|val|test)(?:_(\w+))?|(w)_(train|val|test))")
 _PARTS: tuple[PartName, ...] = ("train", "val", "test")
-_WHITE_16 = 65535
+_WHITE_8, _WHITE_16 = 255, 65535
 
 
 def load(given: str, wanted: TargetKind | None) -> LoadedData:
@@ -43,51 +43,72 @@ def load(given: str, wanted: TargetKind | None) -> LoadedData:
         path = images.find(given)
         where, about = f"data.path={path}", f"data.path={given}"
         if path.is_dir():
-            return _checked(given, about, images.idx_folder(path), wanted, [])
+            return checked(given, about, images.idx_folder(path), wanted, [])
         arrays, notes = _read(path, where)
-        return _checked(given, about, arrays, wanted, notes)
+        return checked(given, about, arrays, wanted, notes)
     except MemoryError:
         raise UserError("data=npz: needs more memory than this machine has") from None
 
 
 def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
     with images.open_npz(path, where) as archive:
-        known = [name for name in archive.names if _NAME.fullmatch(name)]
-        inputs, outputs = _inputs(known), _outputs(known)
-        for part in _PARTS:
-            used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
-            missing = [
-                name
-                for name in (
-                    *(array_name(part, one) for one in inputs or [ONLY]),
-                    *(target_name(part, one) for one in outputs or [""]),
-                )
-                if name not in known
-            ]
-            if used and missing:
-                found = images.listed(archive.names) or "none"
-                raise UserError(f"{where}: has no array {missing[0]}; it has {found}")
-        if ONLY in inputs and len(inputs) > 1:
-            other = next(name for name in inputs if name != ONLY)
-            raise UserError(
-                f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
-            )
-        if "" in outputs and len(outputs) > 1:
-            other = next(name for name in outputs if name)
-            raise UserError(
-                f"{where}: has both y_train and y_train_{other}; give each of several outputs a name: y_train_mask"
-            )
+        known, notes = known_names(archive.names, where)
         # The headers are checked before gigabytes are read.
         _check_headers(where, {name: archive.header(name) for name in known})
-        others = [name for name in archive.names if name not in known]
-        note = f"{where}: not used: {images.listed(others)}; arrays are called {_CALLED}"
-        return archive.read(known, images.COPIES), [note] if others else []
+        return archive.read(known, images.COPIES), notes
 
 
 _CALLED = (
     "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs and "
     "y_train_NAME for several outputs"
 )
+
+
+def _check_names(known: Sequence[str], names: Sequence[str], where: str) -> None:
+    """Checks that no part lacks an array.
+
+    Args:
+        known: The names that mean something.
+        names: All names, for messages.
+        where: The start of an error's message.
+    """
+    inputs, outputs = _inputs(known), _outputs(known)
+    for part in _PARTS:
+        used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
+        missing = [
+            name
+            for name in (
+                *(array_name(part, one) for one in inputs or [ONLY]),
+                *(target_name(part, one) for one in outputs or [""]),
+            )
+            if name not in known
+        ]
+        if used and missing:
+            found = images.listed(list(names)) or "none"
+            raise UserError(f"{where}: has no array {missing[0]}; it has {found}")
+    if ONLY in inputs and len(inputs) > 1:
+        other = next(name for name in inputs if name != ONLY)
+        raise UserError(
+            f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
+        )
+    if "" in outputs and len(outputs) > 1:
+        other = next(name for name in outputs if name)
+        raise UserError(
+            f"{where}: has both y_train and y_train_{other}; give each of several outputs a name: y_train_mask"
+        )
+
+
+def known_names(names: Sequence[str], where: str) -> tuple[list[str], list[str]]:
+    """Returns the names of arrays that mean something, and a note on those that do not.
+
+    Raises:
+        UserError: A part lacks an array.
+    """
+    known = [name for name in names if _NAME.fullmatch(name)]
+    _check_names(known, names, where)
+    others = [name for name in names if name not in known]
+    note = f"{where}: not used: {images.listed(others)}; arrays are called {_CALLED}"
+    return known, [note] if others else []
 
 
 def _inputs(names: Sequence[str]) -> list[str]:
@@ -146,14 +167,26 @@ def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
                 raise UserError(f"{where}: {name} has type {array.dtype}; weights must be numbers")
 
 
-def _checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, notes: list[str]) -> LoadedData:
+def checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, notes: list[str]) -> LoadedData:
+    """Tells what arrays are, and brings them into their form.
+
+    Args:
+        given: Where they are from.
+        where: The start of an error's message.
+        arrays: The arrays by their names; those of each part that there is are complete.
+        wanted: The kind of target that the task needs; None to tell it from the data.
+        notes: What the user should know, in lines.
+
+    Raises:
+        UserError: Something is wrong with them.
+    """
     _check_headers(where, arrays)
     outputs = _outputs(arrays)
     parts = [part for part in _PARTS if target_name(part, outputs[0]) in arrays]
     inputs: dict[str, Input] = {}
     for name in _inputs(list(arrays)):
         of_parts = {array_name(part, name): arrays.pop(array_name(part, name)) for part in parts}
-        read, kind, told = _read_input(of_parts, where)
+        read, kind, told = read_input(of_parts, where)
         arrays |= read
         notes += told
         inputs[name] = Input(kind, read[array_name("train", name)].shape[1:])
@@ -189,8 +222,19 @@ def _weights(arrays: Arrays, part: str, where: str) -> Array | None:
 # ---- inputs -----------------------------------------------------------------------------------------------------
 
 
-def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str]]:
-    """Tells what the rows of an input are; returns them, `image` or `array`, and notes."""
+def read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str]]:
+    """Tells what the rows of an input are.
+
+    Args:
+        arrays: The input's arrays of all parts by name: `x_train`.
+        where: The start of an error's message.
+
+    Returns:
+        The arrays in their form, `image` or `array`, and notes.
+
+    Raises:
+        UserError: They cannot be used, or differ in shape or scale.
+    """
     if any(array.ndim not in (3, 4) for array in arrays.values()):
         return _as_numbers(arrays, where), "array", []
     for name, array in arrays.items():
@@ -227,6 +271,12 @@ def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str
     return numbers, "array", [told, *notes]
 
 
+def white_of(arrays: Sequence[Array]) -> float:
+    """Returns the number that a white pixel has in images that `read_input` takes as such."""
+    brightest = max(float(array.max()) for array in arrays)
+    return 1.0 if brightest <= 1 else float(_WHITE_16) if brightest > _WHITE_8 else float(_WHITE_8)
+
+
 def read_like(array: Array, name: str, given: Input, where: str) -> Array:
     """Reads an input as the same input of the data that a model was trained on.
 
@@ -246,7 +296,7 @@ def read_like(array: Array, name: str, given: Input, where: str) -> Array:
         what = f"has type {array.dtype}" if 0 not in array.shape else "is empty"
         raise UserError(f"{where}: {name} {what}; it must contain numbers")
     if given.kind == "image":
-        read, kind, _ = _read_input({name: array}, where)
+        read, kind, _ = read_input({name: array}, where)
         if kind != "image":
             raise UserError(f"{where}: {name} has values outside of 0..1 and 0..255; the model takes pixels")
     elif array.ndim == 4 and array.shape[1:] != given.shape:

@@ -164,9 +164,9 @@ def in_words(about: Mapping[str, Any]) -> str:
         `3,600 training, 400 validation and 1,000 test images of 28x28x1, 10 classes`
     """
     rows = "images" if "image" in about else "rows"
-    *sizes, (last, number) = [(part, int(about[key])) for part in _PARTS if (key := f"{part}_{rows}") in about]
+    *sizes, (last, number) = [(part, int(about[key])) for part in _PARTS if (key := f"{part}_{rows}") in about] or _NONE
     text = ", ".join(f"{count:,} {part}" for part, count in sizes)
-    text += f"{' and ' if sizes else ''}{number:,} {last} {rows[:-1] if number == 1 else rows}"
+    text += f"{' and ' if sizes else ''}{number:,} {last} {rows[:-1] if number == 1 else rows}" if last else rows
     if "image" in about:
         text += f" of {about['image']}"
     elif "columns" in about:
@@ -196,6 +196,8 @@ def how_to_try(about: Mapping[str, Any]) -> str | None:
 
 
 _PARTS = ("training", "validation", "test")
+# Of a stream, they may not be known.
+_NONE = [("", 0)]
 _COUNTED: dict[TargetKind, tuple[str, str]] = {
     "classes": ("class", "classes"),
     "labels": ("label", "labels"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from mnist_sweep.data import folder, images, npz, table
+from mnist_sweep.data import folder, images, loader, npz, table
 from mnist_sweep.data.dataset import LoadedData, Rows, with_test
 from mnist_sweep.data.schema import ONLY, TargetKind, of_images
 
@@ -17,12 +18,13 @@ class Request:
 
     Attributes:
         name: The group `data`'s option: `mnist`, `fashion_mnist`, `mnist_5k`, `npz`, `folder`,
-            `table`.
+            `table`, `loader`.
         path: The file or folder; None if the data set has a place of its own.
         fallback: The data set to use if this one cannot be downloaded; None to raise an error.
         target: The kind of target that the task needs; None to tell it from the data.
         test_split: The fraction of the rows to hold out for testing if the data have no test part.
         options: Everything else of the group `data`, by key.
+        code: A folder with modules that the sweep carries, in which a function may be; None if there is none.
     """
 
     name: str
@@ -31,18 +33,20 @@ class Request:
     target: TargetKind | None = None
     test_split: float = 0.2
     options: Mapping[str, Any] = field(default_factory=dict)
+    code: Path | None = None
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], target: TargetKind | None) -> Request:
+    def of(cls, data: Mapping[str, Any], target: TargetKind | None, code: Path | None = None) -> Request:
         """Returns the request of a config.
 
         Args:
             data: The group `data`.
             target: The kind of target that the task needs; None to tell it from the data.
+            code: A folder with modules that the sweep carries; None if there is none.
         """
         options = {key: value for key, value in data.items() if key not in _NOT_OPTIONS}
         test_split = data.get("test_split") or cls.test_split
-        return cls(data["name"], data["path"], data.get("fallback"), target, test_split, options)
+        return cls(data["name"], data["path"], data.get("fallback"), target, test_split, options, code)
 
 
 def load(request: Request) -> LoadedData:
@@ -81,6 +85,10 @@ def _table(request: Request) -> LoadedData:
     return table.load(request.path, request.options, request.target)
 
 
+def _loader(request: Request) -> LoadedData:
+    return loader.load(request.options, request.target, request.code)
+
+
 # The data sets whose task is known before they are loaded.
 OF_IMAGES_IN_CLASSES = ("mnist", "fashion_mnist", "mnist_5k")
 _NOT_OPTIONS = ("name", "path", "fallback", "validation_split", "test_split")
@@ -92,4 +100,5 @@ _SOURCES: dict[str, Callable[[Request], LoadedData]] = {
     "npz": _npz,
     "folder": _folder,
     "table": _table,
+    "loader": _loader,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import counted, one_line
 from mnist_sweep.data import columns, table_files
-from mnist_sweep.data.dataset import Array, LoadedData, Rows
+from mnist_sweep.data.dataset import Array, LoadedData, PartName, Rows
 from mnist_sweep.data.schema import Schema, Target, TargetKind
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     """The group `data` of a table; `conf/data/table.yaml` describes its keys."""
 
-    path: str
     target: Sequence[str]
     features: Sequence[str] | None
     drop: Sequence[str]
@@ -36,13 +35,28 @@ class _Options:
     text_length: int
     group: str | None
     time: str | None
-    test_path: str | None
 
     @classmethod
-    def of(cls, path: str, given: Mapping[str, Any]) -> _Options:
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Returns the options in a config."""
         target = [given["target"]] if isinstance(given["target"], str) else list(given["target"])
-        names = ("features", "drop", "categories", "text", "text_length", "group", "time", "test_path")
-        return cls(path, target, **{name: given[name] for name in names})
+        names = ("features", "drop", "categories", "text", "text_length", "group", "time")
+        return cls(target, **{name: given[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A part of a table.
+
+    Attributes:
+        rows: Its rows, with the columns to predict.
+        where: The start of an error's message.
+        weights: (N,), float32, how much each row counts; None if all count alike.
+    """
+
+    rows: DataFrame
+    where: str
+    weights: Array | None = None
 
 
 def load(path: str, options: Mapping[str, Any], wanted: TargetKind | None) -> LoadedData:
@@ -59,29 +73,56 @@ def load(path: str, options: Mapping[str, Any], wanted: TargetKind | None) -> Lo
     Raises:
         UserError: A file cannot be read, lacks a column, or has values that cannot be used.
     """
-    given = _Options.of(path, options)
     where = f"data.path={path}"
     frame = table_files.read(path)
     notes = _without_index(frame, where)
+    parts: dict[PartName, Frame] = {"train": Frame(frame, where)}
+    if (test_path := options["test_path"]) is not None:
+        test = Frame(table_files.read(test_path, "data.test_path"), f"data.test_path={test_path}")
+        _without_index(test.rows, test.where)
+        parts["test"] = test
+    data = from_frames(parts, Options.of(options), wanted)
+    return replace(data, name="table", source=path, notes=(*notes, *data.notes))
+
+
+def from_frames(parts: Mapping[PartName, Frame], given: Options, wanted: TargetKind | None) -> LoadedData:
+    """Checks a table of one part or several.
+
+    Args:
+        parts: The parts, with at least one row each; their columns have different names, which are texts.
+        given: What the columns are.
+        wanted: The kind of target that the task needs; None to tell it from the column.
+
+    Returns:
+        The data, without a name.
+
+    Raises:
+        UserError: A part lacks a column, or has values that cannot be used.
+    """
+    frame, where, weights = parts["train"].rows, parts["train"].where, parts["train"].weights
     names = _features(frame, given, where)
     if given.time is not None:
         order = columns.order_of(frame[given.time], where, "data.time")
         frame = frame.iloc[order].reset_index(drop=True)
+        weights = None if weights is None else weights[order]
     found = columns.describe(frame, names, given.categories, given.text, given.text_length, where)
     target, about = _target(frame, given.target, wanted, where)
     train = Rows(
         columns.encode(frame, found.columns, found.inputs, where, found.ready),
         _targets(frame, given.target, target, where),
+        weights,
     )
+    others = {name: _more(part, given, names, found, target, where) for name, part in parts.items() if name != "train"}
     return LoadedData(
-        "table",
-        path,
+        "",
+        "",
         Schema(found.inputs, target, tuple(found.columns)),
         train,
-        None if given.test_path is None else _test(given, names, found, target),
+        others.get("test"),
+        others.get("val"),
         groups=None if given.group is None else _groups(frame[given.group]),
         ordered=given.time is not None,
-        notes=(*notes, *found.notes, about),
+        notes=(*found.notes, about),
     )
 
 
@@ -96,7 +137,7 @@ def _without_index(frame: DataFrame, where: str) -> list[str]:
     return ["the first column is not used: it has no name and counts the rows"]
 
 
-def _features(frame: DataFrame, given: _Options, where: str) -> list[str]:
+def _features(frame: DataFrame, given: Options, where: str) -> list[str]:
     """Returns the columns to predict from.
 
     Raises:
@@ -256,25 +297,25 @@ def _class_texts(series: Series[Any]) -> Series[Any]:
 # ---- rows -------------------------------------------------------------------------------------------------------
 
 
-def _test(given: _Options, names: Sequence[str], found: columns.Described, target: Target) -> Rows:
-    """Reads the rows to test on."""
-    assert given.test_path is not None
-    where = f"data.test_path={given.test_path}"
-    frame = table_files.read(given.test_path, "data.test_path")
-    _without_index(frame, where)
+def _more(
+    part: Frame, given: Options, names: Sequence[str], found: columns.Described, target: Target, of_training: str
+) -> Rows:
+    """Reads the rows of a part to validate or to test on."""
+    frame, where = part.rows, part.where
     columns.check_columns([*names, *given.target], frame.columns, where)
     if given.features is None:
         known = {*names, *given.target, *given.drop, given.group, given.time}
         if others := [name for name in frame.columns if name not in known]:
             raise UserError(
-                f"{where}: has a column {one_line(others[0], 50)!r}, which data.path={given.path} lacks; add it to "
+                f"{where}: has a column {one_line(others[0], 50)!r}, which {of_training} lacks; add it to "
                 "data.drop, or name the columns to use in data.features"
             )
     missing = frame[list(given.target)].isna().any(axis=1).to_numpy()
     if missing.any():
         rows = counted(int(missing.sum()), "row")
         raise UserError(f"{where}: data.target={_listed(given.target)} has no value in {rows}")
-    return Rows(columns.encode(frame, found.columns, found.inputs, where), _targets(frame, given.target, target, where))
+    encoded = columns.encode(frame, found.columns, found.inputs, where)
+    return Rows(encoded, _targets(frame, given.target, target, where), part.weights)
 
 
 def _groups(series: Series[Any]) -> Array:

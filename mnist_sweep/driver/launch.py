@@ -41,6 +41,7 @@ from mnist_sweep.driver.signals import stopping_on_signals
 from mnist_sweep.driver.steering_socket import Request, SteeringSocket
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
+from mnist_sweep.journal.files import code_folder
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
 from mnist_sweep.journal.last_run import last_run
@@ -96,7 +97,7 @@ def run(
     with termination.ended_by_signals(), contextlib.ExitStack() as last, contextlib.ExitStack() as pool:
         pool.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(_TURN)
-        plan = Plan.of(config, baseline)
+        plan = Plan.of(config, baseline, code_folder(folder))
         notifier = notify.create(plan.settings, progress_printer(console))
         if notifier is not None:
             last.callback(notifier.close)
@@ -141,6 +142,9 @@ class _Launch:
         before = SweepState.after(self._past)
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
         self._data, dataset = self._load_data(before)
+        self._has_test = dataset.has_test
+        if self._retrains is not None and self._retrains.test and not self._has_test:
+            raise UserError(f"retrain --test: data={self._data.name} from {self._data.source} has no test part")
         summary.warn_of_fallback(self._console, self._data)
         for note in self._data.notes:
             say(note)
@@ -230,7 +234,7 @@ class _Launch:
             image=self._data.schema.grid,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if registers(settings) else None,
-            tests=self._retrains is None or self._retrains.test,
+            tests=self._has_test and (self._retrains is None or self._retrains.test),
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=tick,
             requests=self._listen(views),

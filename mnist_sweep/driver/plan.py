@@ -24,7 +24,7 @@ from mnist_sweep.config.trial_config import CNN, MLP, TrialConfig, check_shape, 
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import schema as schemas
 from mnist_sweep.data.dataset import Dataset, LoadedData, split
-from mnist_sweep.driver import discovery, enqueue, task_choice, warm_start
+from mnist_sweep.driver import discovery, enqueue, streams, task_choice, warm_start
 from mnist_sweep.driver.backend_choice import with_backend
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS, code_folder
@@ -88,6 +88,9 @@ class Plan:
         corners: The trial configs at those of the space's corners that are possible; none with a hypermodel.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         known_space: The search space; None until a worker has built the hypermodel.
+        stream: The user's function, `package.module:name`, whose stream the workers read; None if the data fit into
+            memory.
+        code: A folder with the modules that the sweep carries; None if it carries none.
     """
 
     config: dict[str, Any]
@@ -98,15 +101,17 @@ class Plan:
     corners: list[TrialConfig]
     baseline: Mapping[str, Any] | None
     known_space: Space | None
+    stream: str | None = None
+    code: Path | None = None
 
     @classmethod
-    def of(cls, config: dict[str, Any], baseline: Mapping[str, Any] | None) -> Plan:
-        """Makes the plan of a config.
+    def of(cls, config: dict[str, Any], baseline: Mapping[str, Any] | None, code: Path | None = None) -> Plan:
+        """Makes the plan of a config; `code` is a folder with the modules that the sweep carries.
 
         Raises:
             UserError: Something is wrong with the config.
         """
-        config = task_choice.with_task(with_backend(config))
+        config = task_choice.with_task(with_backend(config), code)
         settings = check_settings(config)
         most, named = settings.search.max_trials, hypermodel.named(settings.trial)
         space, corners = None, list[TrialConfig]()
@@ -114,12 +119,13 @@ class Plan:
             settings, space, corners = prepare(config)
             most = min((n for n in (most, space.size) if n is not None), default=None)
         backend.check_installed(backend.of(settings.trial))
+        stream = streams.used_by(config, settings, code)
         places = list[Slot]()
         if isinstance(settings.workers, RayConfig):
             on_ray.check_installed()
         else:
             places = slots(settings.workers, most)
-        return cls(config, settings, named, most, places, corners, baseline, space)
+        return cls(config, settings, named, most, places, corners, baseline, space, stream, code)
 
     @property
     def space(self) -> Space:
@@ -138,7 +144,7 @@ class Plan:
         Raises:
             UserError: A cluster cannot be joined.
         """
-        config, function = self.settings.workers, made_by(self.settings.trial["model"])
+        config, function = self.settings.workers, made_by(self.settings.trial["model"]) or self.stream
         custom_code, measures = function is not None, self.settings.tracking.system_metrics is not None
         if isinstance(config, RayConfig):
             carrier = Carrier(size(config.inline), config.storage)
@@ -182,7 +188,7 @@ class Plan:
         Raises:
             UserError: It cannot be loaded, or fits none of the models.
         """
-        data = task_choice.load(self.config)
+        data = task_choice.load(self.config, self.code)
         _check_fits(self.corners, data.schema)
         return data, split(data, self.settings.data.validation_split, self.settings.seed)
 
@@ -357,6 +363,9 @@ def _name(name: str, folder: Path) -> str:
     return "/".join([name, *(folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:])])
 
 
+_PARTS = {"train": "training", "val": "validation", "test": "test"}
+
+
 def _describe(data: LoadedData, dataset: Dataset) -> dict[str, Any]:
     rows = "rows" if data.schema.image is None else "images"
     return {
@@ -364,8 +373,6 @@ def _describe(data: LoadedData, dataset: Dataset) -> dict[str, Any]:
         "digest": data.digest(),
         "source": data.source,
         "fallback_for": data.fallback,
-        f"training_{rows}": len(dataset.train),
-        f"validation_{rows}": len(dataset.validation),
-        f"test_{rows}": len(dataset.test),
+        **{f"{_PARTS[part]}_{rows}": size for part, size in dataset.sizes.items()},
         **schemas.described(data.schema),
     }

@@ -124,18 +124,19 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     chain = lineage(found)
     name = backend.of(chain[-1].config)
     backend.check_installed(name)
-    dataset = load_training_data(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
     say = line_printer(console)
-    number, sweep = chain[-1].trial.number, chain[-1].sweep
-    place = f"{slot.name} with {counted(slot.threads, 'thread')}"
-    say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
-    tell_who_steered(say, chain[-1])
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
+        code = found.fetch_code(chain[-1].config, folder)
+        dataset = load_training_data(chain[-1].config, chain[-1].tags, "rerun", code)
+        number, sweep = chain[-1].trial.number, chain[-1].sweep
+        place = f"{slot.name} with {counted(slot.threads, 'thread')}"
+        say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
+        tell_who_steered(say, chain[-1])
         (folder / ARRAYS).mkdir()
         dataset.save(folder / ARRAYS)
-        custom = made_by(chain[-1].config["model"]) is not None
+        custom = made_by(chain[-1].config["model"]) is not None or dataset.stream is not None
         workers = LocalWorkers(
             [slot],
             folder / ARRAYS,
@@ -143,7 +144,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
             len(chain) + 1,
             custom_code=custom,
             backend=name,
-            code=found.fetch_code(chain[-1].config, folder),
+            code=code,
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)

@@ -148,13 +148,14 @@ class Continued:
         return launch.run(self.config, self.folder, console, resume=True, retry_failed=self.retry_failed)
 
 
-def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Continued | None:
+def to_continue(config: Mapping[str, Any], wished: Path, say: Say, code: Path | None = None) -> Continued | None:
     """Finds the last unfinished sweep of a config's name that a config can continue.
 
     Args:
         config: The config of the sweep to run.
         wished: The folder that Hydra uses for it, which need not be in `experiments/`.
         say: Prints why an unfinished sweep is not continued.
+        code: A folder with the modules that the sweep to run carries; None if it carries none.
 
     Returns:
         How to continue it; None if there is no such sweep.
@@ -163,7 +164,7 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Continued 
         UserError: The data cannot be loaded.
     """
     folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
-    digest = functools.cache(lambda: _digest(config))
+    digest = functools.cache(lambda: _digest(config, code))
     for folder, state in readable(folders, say):
         if state.completed:
             continue
@@ -236,8 +237,8 @@ def _with_more_values(state: SweepState, folder: Path, config: Mapping[str, Any]
     return ""
 
 
-def _digest(config: Mapping[str, Any]) -> str:
-    return task_choice.load(config).digest()
+def _digest(config: Mapping[str, Any], code: Path | None) -> str:
+    return task_choice.load(config, code).digest()
 
 
 def readable(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:

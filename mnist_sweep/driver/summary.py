@@ -217,7 +217,9 @@ def next_steps(
         say(f"  on the test data: {scores}" if scores else f"  its model cannot be tested: {event.error}")
         if mistake := most_frequent_mistake(event.confusion, data.get("names", ())):
             say(f"  most frequent mistake: {mistake}")
-    if not tested:
+    if not tested and not retrains:
+        say("  not tested, as the data have no test part")
+    elif not tested:
         say("  not tested on the test data, which the sweep's winner has used; retrain --test tests it")
     if last is not None:
         _tell_last_run(say, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mnist_sweep.config.objective import AUTO
@@ -16,21 +17,25 @@ from mnist_sweep.data.schema import Schema
 _LAST: dict[str, LoadedData] = {}
 
 
-def request(config: Mapping[str, Any]) -> sources.Request:
+def request(config: Mapping[str, Any], code: Path | None = None) -> sources.Request:
     """Returns which data a config names, and what its task needs of them."""
-    return sources.Request.of(config["data"], target_of(config.get("task")))
+    return sources.Request.of(config["data"], target_of(config.get("task")), code)
 
 
-def load(config: Mapping[str, Any]) -> LoadedData:
+def load(config: Mapping[str, Any], code: Path | None = None) -> LoadedData:
     """Loads the data that a config names; those that were loaded last are not read again.
+
+    Args:
+        config: The config of a sweep.
+        code: A folder with the modules that the sweep carries; None if it carries none.
 
     Raises:
         UserError: They cannot be loaded.
     """
-    wanted = repr(request(config))
+    wanted = repr(request(config, code))
     if wanted not in _LAST:
         _LAST.clear()
-        _LAST[wanted] = sources.load(request(config))
+        _LAST[wanted] = sources.load(request(config, code))
     return _LAST[wanted]
 
 
@@ -39,11 +44,12 @@ def forget() -> None:
     _LAST.clear()
 
 
-def with_task(config: dict[str, Any]) -> dict[str, Any]:
+def with_task(config: dict[str, Any], code: Path | None = None) -> dict[str, Any]:
     """Returns a config that names its task and its objective.
 
     Args:
         config: The config of a sweep, checked.
+        code: As for `load`.
 
     Raises:
         UserError: The data cannot be loaded.
@@ -52,11 +58,11 @@ def with_task(config: dict[str, Any]) -> dict[str, Any]:
     if kind == "auto" and config["data"]["name"] in sources.OF_IMAGES_IN_CLASSES:
         kind = "classification"
     elif kind == "auto":
-        data = load(config)
+        data = load(config, code)
         kind = _fitting(data.schema, own_model=made_by(config["model"]) is not None)
         # With the task that fits them, they are the same.
         chosen = {**config, "task": {**config.get("task", {}), "kind": kind}}
-        _LAST[repr(request(chosen))] = data
+        _LAST[repr(request(chosen, code))] = data
     if "task" in config:
         config = {**config, "task": {**config["task"], "kind": kind}}
     if config["objective"] == AUTO:

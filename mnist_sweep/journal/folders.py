@@ -19,6 +19,8 @@ from mnist_sweep.common.text import printable
 from mnist_sweep.journal.files import ARRAYS, CODE, COMPILED, CONFIGS, DATA, FILE, LOCK, LOG, SOCKET, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+# The files in the copy of the data.
+_ARRAYS = ("*.npy", "schema.json", "stream.json")
 _SHOWN = 3
 # Seconds after which the process that claimed a folder without writing a journal is taken to have ended.
 _ABANDONED = 3600.0
@@ -129,7 +131,7 @@ def discard(folder: Path) -> None:
 def tidy(folder: Path) -> None:
     """Removes what no session of the sweep will use: the copy of the data, compiled programs, a dead socket."""
     remove(folder / SOCKET)
-    remove_folder(folder / ARRAYS, ("*.npy", "schema.json", f"{PARTIAL}*"))
+    remove_folder(folder / ARRAYS, (*_ARRAYS, f"{PARTIAL}*"))
     remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
 
 
@@ -175,7 +177,8 @@ def _remove_unused(folder: Path) -> None:
 def _others(folder: Path) -> Iterator[Path]:
     """Yields the files in a folder that a sweep that never started does not write."""
     patterns = (
-        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{ARRAYS}/schema.json", f"{WORKERS}/*.log"),
+        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{WORKERS}/*.log"),
+        *(f"{ARRAYS}/{name}" for name in _ARRAYS),
         *(DATA, CODE, f"{CODE}/*.py"),
         *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ _LARGEST = 128
 _IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
 
 
-def write(folder: Path, model: keras.Model, dataset: Dataset, predicted: Array) -> None:
+def write(
+    folder: Path,
+    model: keras.Model,
+    dataset: Dataset,
+    truth: Array,
+    predicted: Array,
+    wrong: Mapping[str, Array] | None = None,
+) -> None:
     """Writes two files about a tested model.
 
     `test_details.npz` contains the `true` targets of the test rows and what the model has `predicted`, and the `names`
@@ -36,18 +44,20 @@ def write(folder: Path, model: keras.Model, dataset: Dataset, predicted: Array) 
         folder: An existing folder.
         model: The model.
         dataset: Its data.
+        truth: The targets of the test rows.
         predicted: Its predictions for the test rows: (N, classes) probabilities, or numbers.
+        wrong: What `mistakes` returns; None to look for them in the data's test rows.
 
     Raises:
         OSError: The files cannot be written.
     """
-    schema, test = dataset.schema, dataset.test
+    schema = dataset.schema
     # Everything that plots of other tasks need.
-    details: dict[str, Any] = {"true": np.asarray(test.targets), "predicted": predicted}
+    details: dict[str, Any] = {"true": truth, "predicted": predicted}
     if schema.target.names:
         details["names"] = np.array(schema.target.names, dtype=np.str_)
     if schema.image is not None and schema.target.kind == "classes":
-        details |= mistakes(test.x, np.asarray(test.targets), _of_each_class(predicted))
+        details |= mistakes(dataset.test.x, truth, predicted) if wrong is None else wrong
     if schema.image is not None and (found := filters(model, schema.image)) is not None:
         details["filters"] = found
     write_whole(folder / DETAILS_FILE, lambda path: np.savez_compressed(path, **details))
@@ -66,8 +76,9 @@ def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Arr
     Args:
         images: (N, H, W, C). Those that are returned are reduced to at most 128 pixels a side.
         truth: (N,), the true classes.
-        probabilities: (N, classes).
+        probabilities: (N, classes), or (N, 1) that of the second class.
     """
+    probabilities = _of_each_class(probabilities)
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != truth)
@@ -78,6 +89,13 @@ def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Arr
         "mistakes_predicted": predicted[worst],
         "mistakes_probability": confidence[worst],
     }
+
+
+def worst(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Returns the most confident ones of what `mistakes` has found in several parts of the rows."""
+    together = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    order = np.argsort(-together["mistakes_probability"], kind="stable")[:_MISTAKES]
+    return {name: array[order] for name, array in together.items()}
 
 
 def _reduced(images: Array) -> Array:

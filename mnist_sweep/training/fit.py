@@ -38,9 +38,21 @@ from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.dataset import Array, Dataset
 from mnist_sweep.data.schema import ONLY, Schema, Target
+from mnist_sweep.data.stream import Stream
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, encoding, outputs, saved, tasks, user_code
+from mnist_sweep.training import (
+    backends,
+    checkpoint,
+    costs,
+    diagnostics,
+    encoding,
+    outputs,
+    saved,
+    streams,
+    tasks,
+    user_code,
+)
 from mnist_sweep.training import model as models
 from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends import configure as configure
@@ -57,6 +69,8 @@ _SAMPLE = 64
 # Rows on which a user's model is tried before the first trial.
 _FEW = 4
 
+# Trains the epoch of a number, counted from 0; and validates.
+_Epochs = tuple[Callable[[int], dict[str, float]], Callable[[], dict[str, float]]]
 Report = Callable[[int, dict[str, float]], None]
 Stop = Callable[[int], str]
 
@@ -101,7 +115,7 @@ class Trainer:
 
     def __init__(self, dataset: Dataset) -> None:
         """Loads the training and validation rows; `test` loads the test rows."""
-        self._dataset, self._schema = dataset, dataset.schema
+        self._dataset, self._schema, self._stream = dataset, dataset.schema, dataset.stream
         self._splits, self._models = Splits(dataset), ModelCache()
 
     def train(self, job: Job, report: Report, stop: Stop) -> Outcome:
@@ -136,7 +150,9 @@ class Trainer:
             _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
             split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
-            split = self._splits.for_model(split, job.config.model).for_task(job.config.task)
+            split = self._splits.for_model(split, job.config.model)
+            # Of a stream, the split has only the first rows.
+            split = split.for_task(job.config.task) if self._stream is None else split
             with _impossible_if_it_fails():
                 built, compiled = self._build(job, split)
         model = compiled.model
@@ -149,7 +165,7 @@ class Trainer:
                 status, reason, metrics=metrics, parameters=parameters, seconds=seconds, phases=clock.seconds, **found
             )
 
-        batch_size = min(training.batch_size, len(split.training))
+        batch_size = self._batch_size(job.config, split)
         rows = "rows" if self._schema.image is None else "images"
         refusal = costs.exceeded_limit(model, job.limits, batch_size, rows)
         if refusal:
@@ -176,7 +192,7 @@ class Trainer:
             if built and built.has_custom_fit:
                 self._custom_fit(built, job, split, callback)
             else:
-                self._fit(compiled, job, split, callback)
+                self._fit(compiled, job, split, callback, built)
         progress = callback.progress
         if callback.divergence and not progress.history:
             # Of a trial that continues another one, the result is that of the other.
@@ -230,23 +246,25 @@ class Trainer:
         """
         check_digest(path, digest, str(path))
         test, target = self._dataset.test, self._schema.target
-        truth = np.asarray(test.targets)
         model = saved.load(path)
         confusion = np.zeros((0, 0), dtype=np.int64)
-        if config is not None:
-            metrics = self._test_users_own(model, config)
-            if target.kind != "classes" or model.output_shape not in ((None, target.size), (None, 1)):
-                return metrics, confusion.tolist()
-            predicted = saved.predict(model, test.inputs)
+        metrics = None if config is None else self._test_users_own(model, config)
+        plain = target.kind == "classes" and model.output_shape in ((None, target.size), (None, 1))
+        if metrics is not None and not plain:
+            return metrics, confusion.tolist()
+        if self._stream is None:
+            truth, predicted, wrong = np.asarray(test.targets), saved.predict(model, test.inputs), None
         else:
-            predicted = saved.predict(model, test.inputs)
+            tested = streams.test(model, self._stream, self._schema, task)
+            truth, predicted, wrong = tested.truth, tested.predicted, tested.wrong
+        if metrics is None:
             metrics = tasks.metrics_of(task, target, truth, predicted)
         if target.kind == "classes":
             confusion = np.zeros((target.size, target.size), dtype=np.int64)
             np.add.at(confusion, (truth, tasks.classes_of(predicted)), 1)
         try:
             with writing_to(path.parent):
-                diagnostics.write(path.parent, model, self._dataset, predicted)
+                diagnostics.write(path.parent, model, self._dataset, truth, predicted, wrong)
         except MachineError:
             # Resuming the sweep repeats the test and writes the details.
             raise
@@ -261,6 +279,12 @@ class Trainer:
         keras.config.set_dtype_policy(config.training.precision)
         inputs: Mapping[str, Array] = test.inputs
         split = self._splits.for_model(self._splits.holdout(), config.model)
+        job = Job(config, Objective("val_loss", "min"), 1, Path())
+        if self._stream is not None:
+            built, compiled = self._build(job, split)
+            (built.whole() if built else compiled.functional or compiled.model).set_weights(model.get_weights())
+            found = self._stream_epochs(self._stream, compiled, built, config).validate("test")
+            return {f"test_{name}": value for name, value in (built.metrics(found) if built else found).items()}
         if split.encoding is not None:
             # As its own training rows, which may be those of a fold, are encoded.
             inputs, model = encoding.taken_apart(model, inputs)
@@ -270,7 +294,6 @@ class Trainer:
         targets = backends.to_device([np.asarray(test.targets)])
         tested = replace(split, inputs=on_device, targets=targets, weights=weights, training=rows[:1], validation=rows)
         tested = tested.for_task(task.model_copy(update={"class_weight": None}))
-        job = Job(config, Objective("val_loss", "min"), 1, Path())
         built, compiled = self._build(job, tested)
         (built.whole() if built else compiled.functional or compiled.model).set_weights(model.get_weights())
         size = min(config.training.validation_batch_size, len(rows))
@@ -345,25 +368,54 @@ class Trainer:
 
         return discovery.discover(name, self._dataset, objectives)
 
-    def _fit(self, compiled: CompiledModel, job: Job, split: Split, callback: _TrialCallback) -> None:
-        training, clock = job.config.training, callback.clock
-        most = None if training.steps_per_execution == "auto" else training.steps_per_execution
+    def _fit(
+        self, compiled: CompiledModel, job: Job, split: Split, callback: _TrialCallback, built: BuiltModel | None
+    ) -> None:
+        clock = callback.clock
         with clock("trace"):
-            program = compiled.program
-            program.prepare(split, training.batch_size, training.validation_batch_size)
+            if self._stream is None:
+                train, validate = _of_arrays(compiled, job, split, callback)
+            else:
+                epochs = self._stream_epochs(self._stream, compiled, built, job.config)
+                epochs.skip(callback.progress.epoch)
+                train, validate = partial(epochs.train, on_loss=callback.on_loss), epochs.validated
         callback.set_model(compiled.model)
         callback.on_train_begin()
         while not callback.ended:
             epoch = callback.progress.epoch
             callback.on_epoch_begin(epoch)
             with clock("train"):
-                logs = program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
+                logs = train(epoch)
             if callback.divergence:
                 break
             with clock("validate"):
-                logs |= program.validate(split, training.validation_batch_size)
+                logs |= validate()
             callback.on_epoch_end(epoch, logs)
         callback.on_train_end()
+
+    def _stream_epochs(
+        self, stream: Stream, compiled: CompiledModel, built: BuiltModel | None, config: TrialConfig
+    ) -> streams.StreamEpochs:
+        """Returns what trains and validates a model on a stream."""
+        adapts = None
+        if built is not None:
+            adapts = built.adapt, built.arrays
+        elif (adapt := compiled.adapt) is not None:
+            adapts = adapt, lambda *batch: keras.tree.map_structure(np.asarray, adapt(*batch))
+        size, seed = config.training.batch_size, config.training.seed
+        return streams.StreamEpochs(compiled.model, stream, self._schema, config.task, seed, size, adapts)
+
+    def _batch_size(self, config: TrialConfig, split: Split) -> int:
+        """Returns the rows of a batch."""
+        if self._stream is None:
+            return min(config.training.batch_size, len(split.training))
+        return self._stream.batch_size if self._stream.chooses_batches else config.training.batch_size
+
+    def _steps(self, config: TrialConfig, split: Split) -> int:
+        """Returns the batches of an epoch; of a stream whose rows were not counted, 1."""
+        if self._stream is None:
+            return models.batches(len(split.training), config.training.batch_size)
+        return self._stream.steps_with(config.training.batch_size) or 1
 
     def _custom_fit(self, built: BuiltModel, job: Job, split: Split, callback: _TrialCallback) -> None:
         from mnist_sweep.training import custom_fit
@@ -377,13 +429,13 @@ class Trainer:
     def _build(self, job: Job, split: Split) -> tuple[BuiltModel | None, CompiledModel]:
         """Builds the model to train; also returns a hypermodel's model with what is known about it."""
         config, target = job.config, self._schema.target
-        steps = models.batches(len(split.training), config.training.batch_size)
+        steps = self._steps(config, split)
         if isinstance(config.model, HyperModelConfig):
             from mnist_sweep.training import custom_model
 
             built = custom_model.build(config.model, split.schema)
             built.set_execution(models.steps_per_execution(config, built.model, steps), config.training.jit_compile)
-            _check_hypermodel(config, built)
+            _check_hypermodel(config, built, stream=self._stream is not None)
             return built, CompiledModel(built.model, split, built.adapt, augmentation=Augmentation.of(config.augment))
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
@@ -393,9 +445,28 @@ class Trainer:
             model = models.build(config, split.schema)
             _compile(model, config, steps, target, None)
             return None, CompiledModel(model, split, augmentation=Augmentation.of(config.augment))
-        scale = split.target_scale if tasks.scales(config.task) else None
+        scale = self._target_scale(split) if tasks.scales(config.task) else None
         compile_ = partial(_compile, config=config, steps=steps, target=target, scale=scale)
         return None, self._models.get(config, steps, split, scale, compile_)
+
+    def _target_scale(self, split: Split) -> tasks.Scale:
+        """Returns the mean and the standard deviation of the training rows' targets."""
+        if self._stream is None:
+            return split.target_scale
+        deviation = np.array(self._stream.deviation, np.float32)
+        return np.array(self._stream.mean, np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
+
+
+def _of_arrays(compiled: CompiledModel, job: Job, split: Split, callback: _TrialCallback) -> _Epochs:
+    """Returns what trains and validates an epoch on rows in memory."""
+    training, program = job.config.training, compiled.program
+    most = None if training.steps_per_execution == "auto" else training.steps_per_execution
+    program.prepare(split, training.batch_size, training.validation_batch_size)
+
+    def train(epoch: int) -> dict[str, float]:
+        return program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
+
+    return train, lambda: program.validate(split, training.validation_batch_size)
 
 
 def _users_own(config: TrialConfig, split: Split, steps: int) -> CompiledModel:
@@ -422,9 +493,11 @@ def _users_own(config: TrialConfig, split: Split, steps: int) -> CompiledModel:
     return CompiledModel(model, split, found.adapt, augmentation=augmentation, functional=own.functional)
 
 
-def _check_hypermodel(config: TrialConfig, built: BuiltModel) -> None:
+def _check_hypermodel(config: TrialConfig, built: BuiltModel, *, stream: bool) -> None:
     """Refuses what a user's compiled model cannot be trained with."""
     setting, steps = f"model.hypermodel={built.name}", config.augment.steps
+    if built.has_custom_fit and stream:
+        raise UserError(f"{setting}: has a fit of its own, which gets arrays, but data.loader returns a stream")
     if mixing := [name for name in ("mixup", "cutmix") if name in steps]:
         raise UserError(
             f"augment.{mixing[0]}={steps[mixing[0]]}: {setting} compiles its own loss, which does not take the targets "

@@ -61,7 +61,8 @@ class Split:
             return split
         assert self.schema.target.kind == "classes"
         labels = np.asarray(self.targets).reshape(-1).astype(np.int64)
-        of_class = _class_weights(task, self.schema, labels[self.training])
+        counts = np.bincount(labels[self.training], minlength=self.schema.target.size)
+        of_class = class_weights(task, self.schema, counts)
         weights = of_class[labels] * (1 if self.weights is None else np.asarray(self.weights))
         name = f"{self.name} {of_class.tolist()}"
         return replace(split, class_weights=backends.to_device([weights.astype(np.float32)]), name=name)
@@ -207,14 +208,19 @@ def _weights(rows: data.Rows) -> Array:
     return np.ones(len(rows), np.float32) if rows.weights is None else rows.weights
 
 
-def _class_weights(task: TaskConfig, schema: Schema, labels: Array) -> Array:
+def class_weights(task: TaskConfig, schema: Schema, counts: Array) -> Array:
     """Returns the weight of each class: (classes,), float32.
 
     `balanced` is scikit-learn's: N / (classes × rows of the class).
+
+    Args:
+        task: The task, which has `class_weight`.
+        schema: The classes.
+        counts: (classes,), the training rows of each class; not used if the weights are given.
     """
     size = schema.target.size
     if task.class_weight == "balanced":
-        counts = np.bincount(labels, minlength=size)
-        return (len(labels) / (size * np.maximum(counts, 1))).astype(np.float32)
+        balanced: Array = (counts.sum() / (size * np.maximum(counts, 1))).astype(np.float32)
+        return balanced
     assert task.class_weight is not None
     return np.array([task.class_weight.get(schema.target.name(i), 1.0) for i in range(size)], np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import re
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 import keras
 
+from mnist_sweep.common.code_errors import code_error as code_error
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.text import first_line
 from mnist_sweep.journal.files import MODEL_FILE
@@ -23,10 +23,6 @@ from mnist_sweep.training import saved
 
 # An import that takes longer is announced to the user.
 SECONDS = 10.0
-# Of TensorFlow's settings that only take effect before its first operation, which this process has run already.
-_TOO_LATE = re.compile(
-    r"cannot be (modified|set|changed) after|must be (called|set) (at|before)|after being initialized"
-)
 # Announces something to the user; the worker process sends it to the driver.
 announce: Callable[[str], None] = print
 
@@ -60,24 +56,6 @@ def load(setting: str, module: str) -> ModuleType:
         raise code_error(setting, module, "cannot be imported", error) from error
     finally:
         slow.cancel()
-
-
-def code_error(setting: str, module: str, problem: str, error: BaseException) -> UserError:
-    """Describes an exception in a user's code in one line with its place; prints the traceback to the worker's log.
-
-    Args:
-        setting: The config key and its value, with which the message starts.
-        module: The user's module.
-        problem: What went wrong: `cannot be imported`.
-        error: The exception.
-    """
-    traceback.print_exception(error)
-    place = _place(module, traceback.extract_tb(error.__traceback__))
-    kind, line = type(error).__name__, first_line(error)
-    todo = ""
-    if isinstance(error, RuntimeError | ValueError) and _TOO_LATE.search(str(error)):
-        todo = "; remove that line: each worker sets its own threads (workers.threads) and devices"
-    return UserError(f"{setting}: {problem} ({kind}{place}{'' if line == kind else f': {line}'}){todo}")
 
 
 def check_loadable(model: keras.Model, setting: str) -> None:
@@ -139,13 +117,3 @@ def _refusing_to_train(setting: str) -> Iterator[None]:
 
 def _is_librarys(file: str) -> bool:
     return "importlib" in file or "site-packages" in file
-
-
-def _place(module: str, stack: traceback.StackSummary) -> str:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    # A module that fails while it is imported is not in `sys.modules` any more.
-    names = {file} if file else {f.filename for f in stack if Path(f.filename).stem == module.rpartition(".")[2]}
-    # A sweep's own module has its code from elsewhere, such as a notebook's cells.
-    names.update(getattr(sys.modules.get(module), "__sources__", ()))
-    lines = [(frame.filename, frame.lineno) for frame in stack if frame.filename in names]
-    return f" at {Path(lines[-1][0]).name}:{lines[-1][1]}" if lines else ""

@@ -292,3 +292,20 @@ def test_importing_the_package_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_function_that_returns_data_is_carried_to_the_process_that_calls_it(driver, monkeypatch):
+    monkeypatch.setattr(load, "__module__", "__main__")
+    mnist_sweep.sweep(data=load, name="mine")
+    (job,) = driver.jobs
+    config = job["config"]
+    assert (config["data"]["name"], config["data"]["loader"].partition(":")[2]) == ("loader", "load")
+    (module,) = (Path(job["folder"]) / "code").glob("*.py")
+    assert config["data"]["loader"].partition(":")[0] == module.stem
+    # The data were loaded to tell the task.
+    assert config["task"]["kind"] == "binary"
+
+
+def load():
+    return DATA

@@ -91,8 +91,9 @@ def test_experiments_are_listed_in_order_of_their_names() -> None:
 )
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
     for file in (shipped.folder() / group).glob("*.yaml"):
-        needed = {"npz": ["data.path=images.npz"], "folder": ["data.path=pictures"], "table": NEEDED}.get(file.stem, ())
-        plan.prepare(composed(f"{group}={file.stem}", *needed))
+        needed = {"npz": ["data.path=images.npz"], "folder": ["data.path=pictures"], "table": NEEDED}
+        needed["loader"] = ["data.loader=mine:load"]
+        plan.prepare(composed(f"{group}={file.stem}", *needed.get(file.stem, ())))
 
 
 # ---- user configs -------------------------------------------------------------------------------------------------
@@ -290,6 +291,21 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["data=./my data/digits.npz"],
             "data=./my data/digits.npz: no such option of the group data; for a file, write data=npz "
             "'data.path=./my data/digits.npz'",
+        ),
+        (
+            ["data=my/pictures"],
+            "data=my/pictures: no such option of the group data; for a folder of pictures, write data=folder "
+            "data.path=my/pictures; for arrays in an .npz file, data=npz data.path=my/pictures",
+        ),
+        (
+            ["data=my/wine.csv"],
+            "data=my/wine.csv: no such option of the group data; for a table, write data=table data.path=my/wine.csv "
+            "data.target=COLUMN",
+        ),
+        (
+            ["data=mine:load"],
+            "data=mine:load: no such option of the group data; for a function of yours, write data=loader "
+            "data.loader=mine:load",
         ),
         (
             ["model=own:build"],

@@ -98,7 +98,7 @@ def convert(
         sample = replace(sample, given=saved.to_raw(sample.given))
     largest = max(1.0, *(float(np.abs(one).max()) for one in sample.expected.values()))
     # Only now, as loading data first would load Keras without a real backend.
-    int8_check = _Int8Check(run, config) if any(format.tolerance is None for format in formats) else None
+    int8_check = _Int8Check(run, config, source) if any(format.tolerance is None for format in formats) else None
     on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
     coarse = _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
     checked = []
@@ -199,10 +199,11 @@ def _sample(run: ModelRun, source: Path) -> _Sample:
 class _Int8Check:
     """The images to calibrate an int8 model on, and those to check its accuracy on. The test images are not used."""
 
-    def __init__(self, run: ModelRun, config: dict[str, Any]) -> None:
+    def __init__(self, run: ModelRun, config: dict[str, Any], source: Path) -> None:
         from mnist_sweep.training import saved
 
-        dataset = load_training_data(config, run.run.data.tags, "--format=tflite-int8")
+        code = run.fetch_code(config, source)
+        dataset = load_training_data(config, run.run.data.tags, "--format=tflite-int8", code)
         spread = np.linspace(0, len(dataset.train) - 1, min(_CALIBRATION, len(dataset.train))).astype(int)
         self.calibration: Array = saved.to_raw(dataset.train.x[spread])
         rows, kind = (dataset.validation, "validation") if len(dataset.validation) else (dataset.train, "training")

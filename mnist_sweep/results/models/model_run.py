@@ -216,27 +216,31 @@ class ModelRun:
             return saved.load(path)
 
     def fetch_code(self, config: Mapping[str, Any], folder: Path) -> Path | None:
-        """Fetches the module that builds the model, if the sweep carries it: from a notebook, or a script.
+        """Fetches the modules of the sweep's own functions, if it carries them: from a notebook, or a script.
 
         Args:
             config: The trial's config.
             folder: Where to put it. The folder exists.
 
         Returns:
-            The folder to import it from; None if it is the user's own module.
+            The folder to import them from; None if they are the user's own modules.
 
         Raises:
             UserError: The store cannot be read.
         """
-        file = f"{(made_by(config['model']) or '').partition(':')[0]}.py"
+        functions = (made_by(config["model"]), config.get("data", {}).get("loader"))
+        modules = {name.partition(":")[0] for name in functions if name}
+        files = sorted(f"{module}.py" for module in modules if "." not in module)
         parent = self.run.data.tags.get(keys.PARENT_TAG)
-        if file == ".py" or "." in file.removesuffix(".py") or parent is None:
+        if not files or parent is None:
             return None
         own = ModelRun(self.client, self.client.get_run(parent))
-        if file not in own.files():
+        carried = [file for file in files if file in own.files()]
+        if not carried:
             return None
         make_folder(folder / CODE)
-        own.fetch(file, folder / CODE)
+        for file in carried:
+            own.fetch(file, folder / CODE)
         return folder / CODE
 
     def load_quick(self, folder: Path, schema: Schema) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
@@ -12,13 +13,16 @@ from mnist_sweep.data import sources
 from mnist_sweep.data.dataset import Dataset, split
 
 
-def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> Dataset:
+def load_training_data(
+    config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str, code: Path | None = None
+) -> Dataset:
     """Loads a run's images, checks that they are the same, and splits them as its sweep did.
 
     Args:
         config: The run's logged config, with `data` and the `seed` of the split.
         tags: The run's tags. `data.digest` identifies the images.
         wanted_by: The command or option that needs the images, for messages.
+        code: A folder with the modules that the run's sweep carries; None if it carries none.
 
     Raises:
         UserError: The images cannot be found, or are not the same as then; or the config is damaged.
@@ -28,7 +32,7 @@ def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wante
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{wanted_by}: the run's config.yaml does not say which images it was trained on") from None
     settings = check_data(given)
-    data = sources.load(sources.Request.of(given, target_of(config.get("task"))))
+    data = sources.load(sources.Request.of(given, target_of(config.get("task")), code))
     if data.digest() != tags["data.digest"]:
         raise UserError(
             f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
