@@ -161,7 +161,7 @@ COMMANDS = [
     (("serve", "--host", "a..b"), "--host=a..b: is not an address of this machine"),
     (("ui", "--port", "-1"), ""),
     (("rerun", "0123456789abcdef"), ""),
-    (("show-data", "data=npz", "data.path=mnist"), "name another file with --to=FILE"),
+    (("show-data", "data=mnist_5k"), "name another file with --to=FILE"),
     (("show-data", "data=npz", "data.path=pipe", "--to", "new.png"), "data.path=pipe"),
     (("show-data", "data=npz", "data.path=data.csv", "--to", "code/main.py"), "data.path=data.csv"),
 ]
