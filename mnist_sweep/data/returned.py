@@ -220,6 +220,12 @@ def _with_targets(rows: Any, y: Any, about: str, names: list[str]) -> tuple[Any,
     if isinstance(y, pd.DataFrame):
         targets = y.reset_index(drop=True)
         targets.columns = [str(name) for name in targets.columns]
+        if names and set(targets.columns) == set(names):
+            # The columns of another part may be in another order.
+            targets = targets[names]
+        elif len(names) > 1 and len(targets.columns) == len(names):
+            other = next(name for name in targets.columns if name not in names)
+            raise UserError(f"{about} has a target {one_line(other, 50)!r}, which the training part lacks")
     else:
         values = np.asarray(y)
         columns = values[:, np.newaxis] if values.ndim == 1 else values
@@ -227,6 +233,11 @@ def _with_targets(rows: Any, y: Any, about: str, names: list[str]) -> tuple[Any,
         called = [single] if columns.shape[1] == 1 else [f"{single}_{i}" for i in range(columns.shape[1])]
         targets = pd.DataFrame({name: columns[:, i] for i, name in enumerate(called)})
     if names:
+        if len(targets.columns) != len(names):
+            raise UserError(
+                f"{about} has {counted(len(targets.columns), 'target')} for each row, but the training part has "
+                f"{len(names)}"
+            )
         targets.columns = names
     if both := [name for name in targets.columns if name in frame.columns]:
         raise UserError(f"{about} has a column {one_line(both[0], 50)!r} in both its columns and its targets")

@@ -88,7 +88,7 @@ def _csv(path: Path, where: str) -> DataFrame:
         separator = max(_SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
         _refuse_duplicates([name.strip() for name in names if name.strip()], where)
-        spaced = not _lacks(path, f"{separator} ".encode())
+        spaced = _is_spaced(path, separator.encode())
         try:
             # In chunks, and without looking for spaces: half the time.
             with warnings.catch_warnings():
@@ -101,17 +101,20 @@ def _csv(path: Path, where: str) -> DataFrame:
         raise UserError(f"{where}: is empty") from None
 
 
-def _lacks(path: Path, text: bytes) -> bool:
-    """Returns whether a file surely lacks a text; one that pandas decompresses may have it."""
+def _is_spaced(path: Path, separator: bytes) -> bool:
+    """Returns whether a value in a file may begin with a space; one that pandas decompresses may have any."""
     if path.suffix.lower() not in _PLAIN:
-        return False
-    end = b""
+        return True
+    spaces = [space for space in (b" ", b"\t") if space != separator]
+    texts = [before + space for before in (separator, b"\n", b"\r") for space in spaces]
+    # The first line begins like the others.
+    end = b"\n"
     with path.open("rb") as file:
         while block := file.read(_READ_AT_ONCE):
-            if text in block or text in end + block[: len(text)]:
-                return False
-            end = block[1 - len(text) :]
-    return True
+            if any(text in block or text in end + block[:1] for text in texts):
+                return True
+            end = block[-1:]
+    return False
 
 
 def _parquet(path: Path, where: str) -> DataFrame:

@@ -217,7 +217,7 @@ def sender(name: str, url: str) -> Send:
 
     def send(title: str, text: str, kind: str) -> str:
         _REASONS.begin()
-        took = server.notify(title=title, body=text, notify_type=_SENT[kind])
+        took = server.notify(title=title, body=text, notify_type=_SENT[kind], body_format="text")
         return "" if took else _REASONS.take()
 
     return send

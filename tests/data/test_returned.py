@@ -114,3 +114,14 @@ def test_anything_else_is_a_line_that_names_it(value: Any, options: dict[str, An
         loaded(value, **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_targets_of_a_part_belong_to_their_columns_in_whichever_order() -> None:
+    y = pd.DataFrame({"low": np.arange(60.0), "high": np.arange(60.0) + 100})
+    data = loaded(((FRAME, y), (FRAME[:20], y[["high", "low"]][:20])))
+    assert data.test is not None
+    assert data.test.targets[:, 0].max() < 100 <= data.test.targets[:, 1].min()
+    with pytest.raises(UserError, match="its test part has a target 'top', which the training part lacks"):
+        loaded(((FRAME, y), (FRAME, y.rename(columns={"high": "top"}))))
+    with pytest.raises(UserError, match="its test part has 1 target for each row, but the training part has 2"):
+        loaded(((FRAME, y), (FRAME, y[["low"]])))

@@ -62,6 +62,15 @@ def test_a_space_after_a_separator_is_not_part_of_a_value(tmp_path: Path, rows: 
     assert set(table_files.read(str(tmp_path / "table.csv"))["bcd"]) == {"x"}
 
 
+@pytest.mark.parametrize("text", [" a,b\nx,1\ny,2\n", "a,b\n x,1\nx,2\ny,3\n", "a,b\r\nx,\t1\r\ny,2\r\n"])
+def test_a_space_before_a_value_is_not_part_of_it_at_the_start_of_a_line_either(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.csv").write_text(text, newline="")
+    frame = table_files.read(str(tmp_path / "table.csv"))
+    assert list(frame.columns) == ["a", "b"]
+    assert set(frame["a"]) == {"x", "y"}
+    assert frame["b"].dtype == np.int64
+
+
 def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("größe,b\n1,x\n2,y\n", encoding="utf-8-sig")
     assert list(table_files.read(str(tmp_path / "table.csv")).columns) == ["größe", "b"]

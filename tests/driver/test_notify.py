@@ -217,6 +217,15 @@ def test_a_server_gets_the_messages_and_its_refusal_is_told_without_the_address(
     assert str(port) not in caplog.text
 
 
+def test_a_service_that_shows_html_gets_the_text_as_it_is_with_its_lines(server) -> None:
+    port, got, _ = server
+    send = notify.sender("json://***", f"json://127.0.0.1:{port}/?format=html")
+    assert send("done", "Trial 1 <b>\nBest: trial 2", "done") == ""
+    ((_, message),) = got
+    assert "&lt;b&gt;" in message["message"]
+    assert "<br" in message["message"]
+
+
 def test_an_address_that_is_not_one_is_an_error_that_does_not_show_it() -> None:
     for url in ("slack://HUSH", "hush://HUSH", "HUSH"):
         with pytest.raises(UserError) as caught:
