@@ -83,6 +83,8 @@ class LoadedData:
         notes: What the user should know about how the data were read; a line each.
         stream: Where the rows come from if they do not fit into memory; `train`, `validation` and `test` are then some
             of the first ones. None if they are all.
+        validation_groups: (N of `validation`,), int64, the same as `groups` for those rows; None if each is a group by
+            itself.
     """
 
     name: str
@@ -96,6 +98,7 @@ class LoadedData:
     fallback: str | None = None
     notes: tuple[str, ...] = ()
     stream: Stream | None = None
+    validation_groups: Array | None = None
 
     def digest(self) -> str:
         """Returns 32 hexadecimal digits that change with any value of any row; of a stream, with what is known."""
@@ -114,7 +117,8 @@ class LoadedData:
             ("val", self.validation),
         )
         named = [(name, array) for part, rows in parts if rows is not None for name, array in rows.arrays(part)]
-        named += [] if self.groups is None else [("groups", self.groups)]
+        of_rows = (("groups", self.groups), ("validation_groups", self.validation_groups))
+        named += [(name, array) for name, array in of_rows if array is not None]
         for name, array in named:
             digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -251,7 +255,7 @@ def split(data: LoadedData, fraction: float, seed: int) -> Dataset:
         return Dataset(data.schema, data.train, data.validation, test, seed, stream=data.stream)
     assert data.test is not None
     if data.validation is not None:
-        groups = None if data.groups is None else np.concatenate([data.groups, _new_groups(data)])
+        groups = None if data.groups is None else np.concatenate([data.groups, _validation_groups(data)])
         return Dataset(data.schema, data.train, data.validation, data.test, seed, groups)
     held_out = _held_out(data, fraction, seed)
     if fraction > 0 and not held_out.any():
@@ -261,8 +265,10 @@ def split(data: LoadedData, fraction: float, seed: int) -> Dataset:
     return Dataset(data.schema, data.train.take(~held_out), data.train.take(held_out), data.test, seed, groups)
 
 
-def _new_groups(data: LoadedData) -> Array:
-    """Returns groups for the rows of a validation part, each a group by itself."""
+def _validation_groups(data: LoadedData) -> Array:
+    """Returns the groups of the rows of a validation part."""
+    if data.validation_groups is not None:
+        return data.validation_groups
     assert data.groups is not None
     assert data.validation is not None
     return int(data.groups.max(initial=-1)) + 1 + np.arange(len(data.validation))

@@ -29,7 +29,8 @@ from mnist_sweep.data.schema import Schema, TargetKind
 from mnist_sweep.data.stream import Stream
 
 # The files of such a process.
-_JOB, _ANSWER, _OUTPUT, _PROGRESS, _GROUPS = "job.json", "answer.json", "output.log", "progress.txt", "groups.npy"
+_JOB, _ANSWER, _OUTPUT, _PROGRESS = "job.json", "answer.json", "output.log", "progress.txt"
+_GROUPS, _VALIDATION_GROUPS = "groups.npy", "groups_val.npy"
 _PARTS: tuple[PartName, ...] = ("train", "val", "test")
 _LOOK = 0.1
 # Seconds after which a terminal shows how far it is.
@@ -143,8 +144,9 @@ def write(folder: Path, data: LoadedData) -> None:
     """
     for part, rows in _rows(data):
         write_rows(folder, part, rows)
-    if data.groups is not None:
-        np.save(folder / _GROUPS, data.groups, allow_pickle=False)
+    for file, groups in ((_GROUPS, data.groups), (_VALIDATION_GROUPS, data.validation_groups)):
+        if groups is not None:
+            np.save(folder / file, groups, allow_pickle=False)
     _answer(
         folder,
         {
@@ -176,7 +178,10 @@ def _read(job: Job, folder: Path) -> LoadedData:
         raise UserError(answer["error"]) from _LoaderError(_text(folder / _OUTPUT))
     schema = Schema.from_json(answer["schema"])
     rows = {part: open_rows(folder, schema, part) for part in _PARTS if part in answer["parts"]}
-    groups = folder / _GROUPS
+    groups, of_validation = (
+        np.load(path, allow_pickle=False) if (path := folder / file).exists() else None
+        for file in (_GROUPS, _VALIDATION_GROUPS)
+    )
     return LoadedData(
         "loader",
         job.loader,
@@ -184,8 +189,9 @@ def _read(job: Job, folder: Path) -> LoadedData:
         rows["train"],
         rows.get("test"),
         rows.get("val"),
-        np.load(groups, allow_pickle=False) if groups.exists() else None,
+        groups,
         answer["ordered"],
         notes=tuple(answer["notes"]),
         stream=None if answer["stream"] is None else Stream.from_json(answer["stream"]),
+        validation_groups=of_validation,
     )

@@ -25,6 +25,7 @@ _NAMES: dict[str, PartName] = {
     "validation": "val",
     "test": "test",
 }
+_ORDER: tuple[PartName, ...] = ("train", "val", "test")
 _PAIR, _WITH_WEIGHTS = 2, 3
 _ARRAYS = "arrays, pandas frames, " + stream.CALLED
 _SHOWN = 5
@@ -121,7 +122,9 @@ def _parts(value: Any, of_pair: Sequence[PartName], where: str) -> dict[PartName
         if {"data", "target"} <= value.keys():
             # What scikit-learn's data sets are without `return_X_y`.
             return {"train": (value["data"], value["target"])}
-        named = {part: one for name, one in value.items() if (part := _NAMES.get(str(name).lower())) is not None}
+        given = {part: one for name, one in value.items() if (part := _NAMES.get(str(name).lower())) is not None}
+        # The training part tells what the others are, wherever it is.
+        named = {part: given[part] for part in _ORDER if part in given}
         if named and len(named) < len(value):
             other = next(str(name) for name in value if str(name).lower() not in _NAMES)
             raise UserError(f"{where} returned a dict with the key {one_line(other, 50)}; its keys are {_KEYS}")

@@ -113,6 +113,7 @@ def from_frames(parts: Mapping[PartName, Frame], given: Options, wanted: TargetK
         weights,
     )
     others = {name: _more(part, given, names, found, target, where) for name, part in parts.items() if name != "train"}
+    groups = {} if given.group is None else _groups(given.group, {**parts, "train": Frame(frame, where)})
     return LoadedData(
         "",
         "",
@@ -120,7 +121,8 @@ def from_frames(parts: Mapping[PartName, Frame], given: Options, wanted: TargetK
         train,
         others.get("test"),
         others.get("val"),
-        groups=None if given.group is None else _groups(frame[given.group]),
+        groups=groups.get("train"),
+        validation_groups=groups.get("val"),
         ordered=given.time is not None,
         notes=(*found.notes, about),
     )
@@ -318,12 +320,18 @@ def _more(
     return Rows(encoded, _targets(frame, given.target, target, where), part.weights)
 
 
-def _groups(series: Series[Any]) -> Array:
-    """Returns the group of each row; a row without one is a group by itself."""
-    codes: Array = series.factorize()[0].astype(np.int64)
+def _groups(name: str, parts: Mapping[PartName, Frame]) -> dict[PartName, Array]:
+    """Returns the group of each row to train or validate on; a row without one is a group by itself."""
+    import pandas as pd
+
+    given = {part: one for part, one in parts.items() if part != "test"}
+    for one in given.values():
+        columns.check_columns([name], one.rows.columns, one.where)
+    codes = pd.concat([one.rows[name] for one in given.values()]).factorize()[0].astype(np.int64)
     alone = codes < 0
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(int(alone.sum()))
-    return codes
+    ends = np.cumsum([len(one.rows) for one in given.values()])
+    return dict(zip(given, np.split(codes, ends[:-1]), strict=True))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import shipped
 from mnist_sweep.data import npz, returned
-from mnist_sweep.data.dataset import LoadedData
+from mnist_sweep.data.dataset import LoadedData, split, with_test
 
 WHERE = "data.loader=mine:load"
 X, Y = loaders.rows()
@@ -114,6 +114,26 @@ def test_anything_else_is_a_line_that_names_it(value: Any, options: dict[str, An
         loaded(value, **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_rows_of_a_group_are_in_the_same_fold_whichever_part_they_come_from() -> None:
+    table = FRAME.assign(price=PRICE, who=np.arange(60) % 6)
+    data = with_test(loaded((table[:36], table[36:48], table[48:]), target="price", group="who"), 0.2)
+    dataset = split(data, 0.1, seed=1)
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [i % 6 for i in range(48)]
+    without = table[36:48].drop(columns="who")
+    with pytest.raises(UserError, match="its validation part: has no column 'who'"):
+        loaded((table[:36], without, table[48:]), target="price", group="who")
+
+
+def test_the_training_part_comes_first_wherever_it_is_in_a_dict() -> None:
+    tables = {"test": FRAME[:20].assign(price=PRICE[:20]), "train": FRAME.assign(price=PRICE)}
+    assert sizes(loaded(tables, target="price")) == [60, None, 20]
+    stream = type("Loader", (list,), {"__module__": "grain.python"})
+    found = returned.streams({"validation": stream(), "train": stream()}, WHERE)
+    assert found is not None
+    assert list(found) == ["train", "val"]
 
 
 def test_targets_of_a_part_belong_to_their_columns_in_whichever_order() -> None:
