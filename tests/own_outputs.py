@@ -36,6 +36,17 @@ def narrow(config, shape, outputs):
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(3)])
 
 
+def logits(config, shape, classes):
+    """One logit for two classes, one for each of more."""
+    of_two = classes == 2
+    model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(1 if of_two else classes)])
+    kind = keras.losses.BinaryCrossentropy if of_two else keras.losses.SparseCategoricalCrossentropy
+    accuracy = keras.metrics.BinaryAccuracy(threshold=0) if of_two else keras.metrics.SparseCategoricalAccuracy()
+    accuracy.name = "accuracy"
+    model.compile(loss=kind(from_logits=True), metrics=[accuracy])
+    return model
+
+
 def segments(config, shape, classes):
     """A class for each pixel."""
     return keras.Sequential(

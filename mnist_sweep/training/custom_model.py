@@ -335,6 +335,8 @@ def build_and_check(name: str, hyperparameters: Callable[[], Any], schema: Schem
     outputs = np.asarray(functional(rows, training=False), dtype=np.float64)
     probabilities = classes is None or bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
     least = float(outputs.min())
+    if classes is None:
+        functional = saved.of_probabilities(functional, model.loss, schema.target)
     return BuiltModel(name, hypermodel, hp, model, given, shape, one_hot, accuracy, probabilities, least, functional)
 
 

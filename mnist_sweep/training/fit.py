@@ -490,7 +490,8 @@ def _users_own(config: TrialConfig, split: Split, steps: int) -> CompiledModel:
         model.compile(optimizer=optimizer, **found.compiled_with(config.task))
     model.jit_compile = backends.jit_compile(config.training.jit_compile)
     augmentation = Augmentation.of(config.augment)
-    return CompiledModel(model, split, found.adapt, augmentation=augmentation, functional=own.functional)
+    functional = saved.of_probabilities(own.functional, model.loss, split.schema.target)
+    return CompiledModel(model, split, found.adapt, augmentation=augmentation, functional=functional)
 
 
 def _check_hypermodel(config: TrialConfig, built: BuiltModel, *, stream: bool) -> None:

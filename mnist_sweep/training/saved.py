@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -17,7 +18,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.images import to_float
-from mnist_sweep.data.schema import ONLY, Schema
+from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.training import backends
 
 _BATCH = 1024
@@ -112,6 +113,34 @@ def with_named_outputs(model: keras.Model) -> keras.Model:
 def names_of(model: keras.Model) -> list[str]:
     """Returns the names of a model's outputs, in the order of `keras.tree.flatten`."""
     return sorted(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
+
+
+def of_probabilities(model: keras.Model, loss: Any, target: Target) -> keras.Model:
+    """Adds a layer that turns logits into probabilities, if a model's loss takes logits; it shares the weights.
+
+    Args:
+        model: A functional or Sequential model.
+        loss: What it was compiled with.
+        target: What it predicts.
+    """
+    losses = keras.tree.flatten(loss)
+    if has_several_outputs(model) or len(losses) != 1 or not _takes_logits(losses[0]):
+        return model
+    if target.kind == "labels" or (target.kind == "classes" and model.output_shape == (None, 1)):
+        activation = "sigmoid"
+    elif target.kind == "classes" and model.output_shape == (None, target.size):
+        activation = "softmax"
+    else:
+        return model
+    # In half precision, probabilities underflow.
+    last = keras.layers.Activation(activation, dtype="float32", name="probabilities")
+    given = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return keras.Model(given, last(model.outputs[0]))
+
+
+def _takes_logits(loss: Any) -> bool:
+    inner = getattr(loss, "_inner", None)
+    return bool(getattr(loss, "from_logits", False)) if inner is None else _takes_logits(inner)
 
 
 def _given(array: Array) -> Array:

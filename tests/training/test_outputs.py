@@ -25,7 +25,8 @@ def digits(folder: Path, **targets: Any) -> Dataset:
     """Returns 200 of scikit-learn's digits with targets made from them."""
     found = load_digits()
     images = (found.images[:200] / 16).astype(np.float32)
-    made = {"label": found.target[:200], "mask": (images > 0.5).astype(np.uint8), "image": images[..., None]}
+    made = {"large": (found.target[:200] > 5).astype(np.uint8)}
+    made |= {"label": found.target[:200], "mask": (images > 0.5).astype(np.uint8), "image": images[..., None]}
     named = {f"y_train{'' if key == 'y' else f'_{key}'}": made[value] for key, value in targets.items()}
     np.savez(folder / "digits.npz", x_train=images[..., None], **named)
     return split(load(Request("npz", str(folder / "digits.npz"))), 0.2, seed=1)
@@ -110,6 +111,25 @@ def test_a_model_of_any_shape_and_loss_is_trained_and_tested(
     metrics, confusion = trainer.test(tmp_path / "whole" / "model.h5", outcome.digest, config.task, config)
     assert set(metrics) == {"test_loss", *(f"test_{name}" for name in logged)}
     assert bool(confusion) == (target == "label")
+
+
+@pytest.mark.parametrize("target", ["large", pytest.param("label", marks=pytest.mark.slow)])
+def test_a_model_that_is_trained_on_logits_is_saved_with_probabilities(
+    trial_config, tmp_path: Path, target: str
+) -> None:
+    from mnist_sweep.training import saved
+    from mnist_sweep.training.fit import Trainer
+
+    trainer = Trainer(dataset := digits(tmp_path, y=target))
+    config = trial_config(*_SHORT, "model.builder=own_outputs:logits", "training.epochs=1")
+    outcome, reports = train(trainer, config, tmp_path / "trial", objective=LOSS)
+    predicted = saved.predict(saved.load(tmp_path / "trial" / "model.h5"), dataset.validation.inputs)
+    assert predicted.min() >= 0
+    assert predicted.max() <= 1
+    classes = predicted[:, 0] >= 0.5 if target == "large" else predicted.argmax(axis=1)
+    assert reports[-1]["val_accuracy"] == pytest.approx((classes == dataset.validation.targets).mean())
+    metrics, confusion = trainer.test(tmp_path / "trial" / "model.h5", outcome.digest, config.task, config)
+    assert metrics["test_accuracy"] == pytest.approx(np.trace(confusion) / np.sum(confusion))
 
 
 @pytest.mark.slow
