@@ -242,6 +242,15 @@ def _check_like(batch: Batch, first: Batch, where: str) -> None:
             raise UserError(f"{where}: {_called(name)} has rows of shape {array.shape[1:]} after rows of shape {shape}")
         if len(array) != len(batch[1]):
             raise UserError(f"{where}: has a batch with {len(array):,} inputs and {len(batch[1]):,} targets")
+    if batch[1].shape[1:] != first[1].shape[1:]:
+        raise UserError(
+            f"{where}: its targets have rows of shape {batch[1].shape[1:]} after rows of shape {first[1].shape[1:]}"
+        )
+    weights = batch[2]
+    if (weights is None) != (first[2] is None):
+        raise UserError(f"{where}: has weights in some batches only; yield them in all, or in none")
+    if weights is not None and (weights.dtype.kind not in "buif" or not np.isfinite(weights).all() or weights.min() < 0):
+        raise UserError(f"{where}: its weights must be numbers of 0 or more, without NaN or infinite values")
 
 
 def _called(name: str) -> str:
@@ -275,6 +284,12 @@ def _targets(
     read: Mapping[PartName, _Read], where: str, options: Options, wanted: TargetKind | None
 ) -> tuple[Target, dict[PartName, Array], list[str]]:
     raw = {part: one.targets[:, 0] if one.targets.shape[1:] == (1,) else one.targets for part, one in read.items()}
+    for part, array in raw.items():
+        if array.shape[1:] != raw["train"].shape[1:]:
+            raise UserError(
+                f"{where}: its {_SPELT[part]} targets have rows of shape {array.shape[1:]}, but its training targets "
+                f"{raw['train'].shape[1:]}"
+            )
     if options.classes is not None and wanted in (None, "classes"):
         return _given_classes(options.classes, raw)
     found, target, notes = targets.read({f"y_{part}": array for part, array in raw.items()}, where, wanted)

@@ -127,6 +127,12 @@ def test_an_endless_stream_needs_the_batches_of_an_epoch(monkeypatch: pytest.Mon
         (both(X.astype(str)), {}, "x has type <U3; a stream must yield numbers"),
         (both(np.zeros((300, 3, 40, 40), np.uint8)), {}, "x has its channels first; move them to the end"),
         (both(X, np.zeros((300, 6, 6))), {}, "its targets have shape (32, 6, 6)"),
+        (
+            (Batches(X, np.eye(3)[Y]), Batches(X, Y)),
+            {"classes": 3},
+            "its validation targets have rows of shape (), but its training targets (3,)",
+        ),
+        (both(more=np.where(Y == 2, -1.0, 1.0)), {}, "its weights must be numbers of 0 or more"),
         (both(), {"classes": 2}, "data.classes=2: the training targets range from 0 to 2"),
         (both(np.tile(X, (10, 1, 1)), np.tile(Y, 10)), {"count": False}, ""),
     ],
