@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import counted, format_value, short_names
+from mnist_sweep.common.text import counted, format_value, one_line, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.runs.frames import searched
@@ -74,6 +74,11 @@ def empty(title: str, height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
+def drawn(name: str, most: int) -> str:
+    """Returns a user's name of a class, a label or a column as matplotlib draws it: dollar signs begin no formula."""
+    return one_line(name, most).replace("$", r"\$")
+
+
 def tell(artist: Artist, texts: Sequence[str], mapped: bool = False) -> None:
     """Gives marks their values, which a page shows when one is pointed at (`svg.as_svg`).
 
@@ -85,7 +90,8 @@ def tell(artist: Artist, texts: Sequence[str], mapped: bool = False) -> None:
     if len(texts) > _MOST_MARKS:
         artist.set_rasterized(True)
     else:
-        artist.set_gid(json.dumps({"texts": list(texts)} | ({"map": []} if mapped else {})))
+        shown = [text.replace(r"\$", "$") for text in texts]
+        artist.set_gid(json.dumps({"texts": shown} | ({"map": []} if mapped else {})))
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Floats:

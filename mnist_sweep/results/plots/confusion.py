@@ -12,8 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.common.text import one_line
-from mnist_sweep.results.plots.common import INVISIBLE, Floats, legend, tell
+from mnist_sweep.results.plots.common import INVISIBLE, Floats, drawn, legend, tell
 
 # With more classes than this, the cells have no numbers.
 _WRITTEN = 20
@@ -34,7 +33,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str, names: Sequenc
         For up to 20 classes, all counts. For more, only the errors have colours, as the diagonal would outshine them,
         and the most frequent ones are named.
     """
-    named = [one_line(str(name), _LONGEST_NAME) for name in names] or [str(i) for i in range(len(counts))]
+    named = [drawn(str(name), _LONGEST_NAME) for name in names] or [str(i) for i in range(len(counts))]
     size = min(max(3.4, 0.36 * len(counts) + 0.9 + 0.05 * max(map(len, named))), 8)
     figure = Figure(figsize=(size + 0.3, size if len(counts) <= _WRITTEN else 0.9 * size), layout="constrained")
     axes: Any = figure.subplots()

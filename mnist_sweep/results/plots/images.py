@@ -13,7 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from mnist_sweep.common.text import one_line
 from mnist_sweep.data.images import Array
 from mnist_sweep.results.plots import common
 
@@ -47,7 +46,7 @@ def worst_mistakes(
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    known = [[one_line(_name(int(label), names), _CAPTION) for label in labels] for labels in (truth, predicted)]
+    known = [[common.drawn(_name(int(label), names), _CAPTION) for label in labels] for labels in (truth, predicted)]
     # Long names leave no room for more in their line.
     long = any(len(name) > _SHORT for labels in known for name in labels)
     captions = [

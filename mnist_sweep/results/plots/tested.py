@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.common.text import counted, format_value, one_line
+from mnist_sweep.common.text import counted, format_value
 from mnist_sweep.data.schema import TargetKind
 from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.common import BLUE, DARK, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, Floats, tell
@@ -252,7 +252,7 @@ def _columns(values: Array) -> Array:
 
 def _names(names: Sequence[str], count: int, what: str) -> list[str]:
     """Returns names for a legend; empty for a single thing without one."""
-    given = [one_line(str(name), _LONGEST_NAME) for name in names]
+    given = [common.drawn(str(name), _LONGEST_NAME) for name in names]
     return given or ([""] if count == 1 else [f"{what} {i}" for i in range(count)])
 
 

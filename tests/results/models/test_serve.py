@@ -1040,3 +1040,13 @@ def test_a_page_says_how_to_send_arrays(browser, arrays):
         assert page.inner_text("#command").startswith("curl -H 'Content-Type: application/json' -d '{\"x_left\":")
         # The browser reports the refused request.
         assert all("422" in error for error in watched.errors)
+
+
+def test_numbers_that_are_called_by_numbers_stay_with_their_names(browser, decoders):
+    schema = Schema({"x": Input("array", (2,))}, Target("numbers", 2, ("2030", "2020")))
+    purpose = Purpose(schema, "regression", sample={"x": np.array([[7, 5]], np.float32)})
+    models = served(purpose, lambda inputs: inputs["x"], complete=True)
+    with serving(models, decoders) as started, page_of(browser) as watched:
+        opened(watched.page, started)
+        bars = watched.page.locator("#bars li")
+        until(watched.page, lambda: [text.split() for text in bars.all_inner_texts()] == [["2030", "7"], ["2020", "5"]])

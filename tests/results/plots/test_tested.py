@@ -132,3 +132,19 @@ def test_a_test_has_the_plots_that_fit_what_was_predicted(kind, details, names):
     assert all(one.alt.endswith(".") and one.figure.get_suptitle() == "A" for one in found)
     if names == ["mistakes"]:
         assert found[0].alt == "a cat predicted as dog."
+
+
+def test_a_dollar_sign_in_a_name_is_drawn_as_it_is():
+    names = [r"$\frac$", "5$ to 9$"]
+    labels = np.eye(2)[TRUE]
+    figures = [
+        plots.confusion_matrix([[3, 1], [0, 2]], "", names),
+        plots.label_scores(labels, labels, "", names),
+        plots.roc(labels, np.c_[SCORE, SCORE], "", names),
+        plots.residuals(labels, np.c_[SCORE, SCORE], "", names),
+        plots.worst_mistakes(np.zeros((1, 4, 4, 1), np.uint8), np.zeros(1), np.ones(1), np.ones(1), "", names),
+    ]
+    for number, figure in enumerate(figures):
+        drawn = svg.as_svg(figure, str(number), "")
+        assert "9$" in drawn
+        assert r"\$" not in drawn

@@ -78,7 +78,7 @@ function agreement(answer) {
 
 function showBars(answer) {
   const rows = [...byId("bars").children];
-  const values = answer?.values ? Object.values(answer.values) : answer?.probabilities ?? [];
+  const values = answer?.values ? about.names.map((name) => answer.values[name]) : answer?.probabilities ?? [];
   // With more classes than bars, the most likely ones are shown.
   const few = about === null || about.names.length <= MOST_BARS;
   const order = few ? rows.map((_, i) => i) : values.map((_, i) => i).sort((a, b) => values[b] - values[a]);
