@@ -59,14 +59,15 @@ class Sweeps:
         with self._lock:
             if time.monotonic() - self._found > _FIND:
                 self._find()
-            names = list(self._ordered)
-        running = [name for name in names if is_running(self._names[name])]
+            # Another page may look for sweeps meanwhile.
+            names, folders = list(self._ordered), self._names
+        running = [name for name in names if is_running(folders[name])]
         ended = [name for name in names if name not in running]
         shown = [*running, *ended][:_SHOWN]
         rows = []
         for name in shown:
             live = self.live(name) if name in running[:_FOLLOWED] else None
-            found = _summary(live) if live is not None else self._glance(name, running=name in running)
+            found = _summary(live) if live is not None else self._glance(folders[name], running=name in running)
             if found:
                 rows.append({"name": name, **found})
         return {"sweeps": rows, "more": len(names) - len(shown)}
@@ -82,8 +83,7 @@ class Sweeps:
             if time.monotonic() - live.used > _UNUSED:
                 del self._lives[name]
 
-    def _glance(self, name: str, *, running: bool) -> dict[str, Any]:
-        folder = self._names[name]
+    def _glance(self, folder: Path, *, running: bool) -> dict[str, Any]:
         try:
             stat = (folder / FILE).stat()
             key = stat.st_size, stat.st_mtime_ns

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,7 @@ def _write(read: _Read, predicted: Array, purpose: Purpose, to: Path | None, tak
     columns = purpose.columns(predicted)
     try:
         if read.frame is not None:
-            table = read.frame.assign(**columns)
+            table = read.frame.assign(**_beside(columns, read.frame.columns))
             write_whole(path, lambda target: table.to_csv(target, index=False), follow=to is not None)
         else:
             arrays = {name: np.asarray(values) for name, values in columns.items()}
@@ -144,6 +145,15 @@ def _write(read: _Read, predicted: Array, purpose: Purpose, to: Path | None, tak
         advice = "" if to is not None else "; name another file with --to"
         raise UserError(f"{path}: cannot be written ({os_reason(error)}){advice}") from None
     return path
+
+
+def _beside(columns: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
+    """Returns columns under names that a table does not have: `probability_2` if it has a `probability`."""
+    found = dict[str, Any]()
+    for name, values in columns.items():
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        found[next(one for one in names if one not in taken and one not in found)] = values
+    return found
 
 
 def _save_npz(path: Path, arrays: dict[str, Array]) -> None:

@@ -62,6 +62,13 @@ def test_the_predictions_of_a_table_are_written_beside_it_with_all_its_columns(m
     assert "mine.csv: colour: 'green' (1 row) did not occur in training; read as missing" in printed
 
 
+def test_predictions_replace_no_column_of_the_table(model, capsys):
+    Path("mine.csv").write_text("width,colour,probability\n0.25,red,7\n")
+    assert run_predict(capsys, "mine.csv")[0] == 0
+    written = pd.read_csv("mine_predictions.csv")
+    assert (written["probability"][0], written["probability_2"][0]) == (7, 0.75)
+
+
 def test_the_predictions_of_arrays_are_arrays(model, capsys):
     model.purpose = ARRAYS
     code, printed, _ = run_predict(capsys, "flowers", "3", "rows.npz")
