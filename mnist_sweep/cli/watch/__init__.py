@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mnist_sweep.common import ports, termination
 from mnist_sweep.common.secrets import access_token
-from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
+from mnist_sweep.journal import folders as sweep_folders
 
 HOST, PORT = "127.0.0.1", 8001
 
@@ -68,7 +68,9 @@ def watch(named: Sequence[str], host: str, port: int, token: str | None = None, 
 
 
 def _find(name: str) -> Path:
-    last = find(name, "watch")
-    below = SWEEPS / name
-    alive = [folder for folder in sweeps(below) if is_running(folder)] if below.is_dir() else []
+    last = sweep_folders.find(name, "watch")
+    below = sweep_folders.SWEEPS / name
+    # Not by the name `sweeps`, which is that of a module here.
+    found = sweep_folders.sweeps(below) if below.is_dir() else []
+    alive = [folder for folder in found if sweep_folders.is_running(folder)]
     return alive[-1] if alive else last
