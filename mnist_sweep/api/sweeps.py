@@ -175,9 +175,10 @@ def sweep(
         given.append(f"model.hypermodel={_carried(what, code)}")
     given += _as_overrides({"objective": objective, "search.max_trials": max_trials, "name": name})
     passed: dict[str, Any] | None = None
+    if (isinstance(data, str | Path) or callable(data)) and any(part is not None for part in (train, test, validation)):
+        named = getattr(data, "__name__", "a function") if callable(data) else data
+        raise UserError(f"data={named}: arrays are given too; pass only one of them")
     if isinstance(data, str | Path):
-        if any(part is not None for part in (train, test, validation)):
-            raise UserError(f"data={data}: arrays are given too; pass only one of them")
         given += [f"data={data}"] if is_name(str(data)) else ["data=npz", f"data.path={_quoted(str(data))}"]
     elif callable(data):
         given += ["data=loader", f"data.loader={_carried(data, code)}"]

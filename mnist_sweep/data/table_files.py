@@ -81,24 +81,37 @@ def read(given: str, key: str | None = "data.path") -> DataFrame:
 def _csv(path: Path, where: str) -> DataFrame:
     import pandas as pd
 
-    # Its first line in one piece, in which pandas would rename the second of two columns with the same name.
-    first: dict[str, Any] = {"header": None, "nrows": 1, "dtype": str, "sep": "\x01", "quoting": csv.QUOTE_NONE}
+    # Its first lines in one piece, in which pandas would rename the second of two columns with the same name.
+    first: dict[str, Any] = {"header": None, "nrows": 2, "dtype": str, "sep": "\x01", "quoting": csv.QUOTE_NONE}
     try:
-        header = str(pd.read_csv(path, **first, encoding="utf-8-sig").iat[0, 0])
+        header, *following = map(str, pd.read_csv(path, **first, encoding="utf-8-sig").iloc[:, 0])
         separator = max(_SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
         _refuse_duplicates([name.strip() for name in names if name.strip()], where)
-        spaced = _is_spaced(path, separator.encode())
-        try:
-            # In chunks, and without looking for spaces: half the time.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.DtypeWarning)
-                return pd.read_csv(path, sep=separator, skipinitialspace=spaced)
-        except pd.errors.DtypeWarning:
-            # The chunks of a column differ, and only all of its values together show what it is.
-            return pd.read_csv(path, sep=separator, skipinitialspace=spaced, low_memory=False)
+        frame = _read_csv(path, separator, spaced=_is_spaced(path, separator.encode()))
     except pd.errors.EmptyDataError:
         raise UserError(f"{where}: is empty") from None
+    values = next(csv.reader(following[:1], delimiter=separator), [])
+    # Pandas takes the first value of a line for the name of a row if there are more values than columns.
+    if len(values) == len(names) + 1 and not values[-1].strip() and frame.iloc[:, -1].isna().all():
+        raise UserError(
+            f"{where}: its lines have one value more than there are names of columns, and the last value is empty; "
+            "remove the separator at the end of each line, or name all columns"
+        )
+    return frame
+
+
+def _read_csv(path: Path, separator: str, *, spaced: bool) -> DataFrame:
+    import pandas as pd
+
+    try:
+        # In chunks, and without looking for spaces: half the time.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.DtypeWarning)
+            return pd.read_csv(path, sep=separator, skipinitialspace=spaced)
+    except pd.errors.DtypeWarning:
+        # The chunks of a column differ, and only all of its values together show what it is.
+        return pd.read_csv(path, sep=separator, skipinitialspace=spaced, low_memory=False)
 
 
 def _is_spaced(path: Path, separator: bytes) -> bool:

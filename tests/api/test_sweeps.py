@@ -137,6 +137,7 @@ def test_without_waiting_the_error_comes_with_wait(driver, monkeypatch):
         (lambda: mnist_sweep.sweep("quick", "-m"), "sweep: -m: is an option of the command line; overrides are texts"),
         (lambda: mnist_sweep.sweep(verbose=2), "verbose=2: must be 'auto', 0 or 1"),
         (lambda: mnist_sweep.sweep(data="mnist_5k", test=DATA), "data=mnist_5k: arrays are given too; pass only one"),
+        (lambda: mnist_sweep.sweep(data=sum, test=DATA), "data=sum: arrays are given too; pass only one"),
         (lambda: mnist_sweep.sweep("model.unit=3"), "model.unit: unknown key; did you mean 'model.units'?"),
         (lambda: mnist_sweep.sweep(data=DATA, train=DATA), "train: data is given too; pass only one of them"),
     ],

@@ -71,6 +71,15 @@ def test_a_space_before_a_value_is_not_part_of_it_at_the_start_of_a_line_either(
     assert frame["b"].dtype == np.int64
 
 
+def test_a_separator_at_the_end_of_each_line_does_not_shift_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a,b\n1,2,\n3,4,\n")
+    with pytest.raises(UserError, match="its lines have one value more than there are names of columns"):
+        table_files.read(str(tmp_path / "table.csv"))
+    # As R writes a table with names of its rows.
+    (tmp_path / "table.csv").write_text("a,b\nx,1,2\ny,3,4\n")
+    assert table_files.read(str(tmp_path / "table.csv")).to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+
+
 def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("größe,b\n1,x\n2,y\n", encoding="utf-8-sig")
     assert list(table_files.read(str(tmp_path / "table.csv")).columns) == ["größe", "b"]
