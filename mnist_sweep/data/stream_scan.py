@@ -249,7 +249,9 @@ def _check_like(batch: Batch, first: Batch, where: str) -> None:
     weights = batch[2]
     if (weights is None) != (first[2] is None):
         raise UserError(f"{where}: has weights in some batches only; yield them in all, or in none")
-    if weights is not None and (weights.dtype.kind not in "buif" or not np.isfinite(weights).all() or weights.min() < 0):
+    if weights is not None and (
+        weights.dtype.kind not in "buif" or not np.isfinite(weights).all() or weights.min() < 0
+    ):
         raise UserError(f"{where}: its weights must be numbers of 0 or more, without NaN or infinite values")
 
 

@@ -83,6 +83,7 @@ def _csv(path: Path, where: str) -> DataFrame:
 
     # Its first lines in one piece, in which pandas would rename the second of two columns with the same name.
     first: dict[str, Any] = {"header": None, "nrows": 2, "dtype": str, "sep": "\x01", "quoting": csv.QUOTE_NONE}
+    first |= {"on_bad_lines": "skip"}
     try:
         header, *following = map(str, pd.read_csv(path, **first, encoding="utf-8-sig").iloc[:, 0])
         separator = max(_SEPARATORS, key=header.count)
@@ -91,9 +92,10 @@ def _csv(path: Path, where: str) -> DataFrame:
         frame = _read_csv(path, separator, spaced=_is_spaced(path, separator.encode()))
     except pd.errors.EmptyDataError:
         raise UserError(f"{where}: is empty") from None
-    values = next(csv.reader(following[:1], delimiter=separator), [])
+    line = following[0] if following else ""
+    ends = line.count(separator) == len(names) and not line.rpartition(separator)[2].strip()
     # Pandas takes the first value of a line for the name of a row if there are more values than columns.
-    if len(values) == len(names) + 1 and not values[-1].strip() and frame.iloc[:, -1].isna().all():
+    if ends and '"' not in line and frame.iloc[:, -1].isna().all():
         raise UserError(
             f"{where}: its lines have one value more than there are names of columns, and the last value is empty; "
             "remove the separator at the end of each line, or name all columns"

@@ -75,6 +75,8 @@ def test_a_separator_at_the_end_of_each_line_does_not_shift_the_columns(tmp_path
     (tmp_path / "table.csv").write_text("a,b\n1,2,\n3,4,\n")
     with pytest.raises(UserError, match="its lines have one value more than there are names of columns"):
         table_files.read(str(tmp_path / "table.csv"))
+    (tmp_path / "table.csv").write_text(f"a,b\n1,{'x' * 200_000}\n2,y\n")
+    assert len(table_files.read(str(tmp_path / "table.csv"))) == 2
     # As R writes a table with names of its rows.
     (tmp_path / "table.csv").write_text("a,b\nx,1,2\ny,3,4\n")
     assert table_files.read(str(tmp_path / "table.csv")).to_dict("list") == {"a": [1, 3], "b": [2, 4]}
