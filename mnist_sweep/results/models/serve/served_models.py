@@ -20,7 +20,7 @@ from mnist_sweep.data.profile import Profile
 from mnist_sweep.data.schema import ONLY
 from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.models.doubts import why_doubtful
-from mnist_sweep.results.models.image_decoder import ImageDecoder
+from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import Prepared
 from mnist_sweep.results.models.purpose import Purpose
@@ -132,7 +132,13 @@ class ServedModels:
         """
         if (shape := self.purpose.schema.image) is None:
             inputs, notes = questions.read_rows(body, self.purpose.schema)
-            answers = [self.purpose.answers(model.predict(inputs)) for model in self._asked(inputs)]
+            predicted = [model.predict(inputs) for model in self._asked(inputs)]
+            if not all(np.isfinite(one).all() for one in predicted):
+                # JSON has no such numbers.
+                raise DecodingError(
+                    422, "a model predicts NaN or infinite values for this; the numbers may be too large"
+                )
+            answers = list(map(self.purpose.answers, predicted))
             found = {"predictions": answers[0], "notes": notes}
             return found if len(answers[0]) != 1 else {**found, "models": self._models([one[0] for one in answers])}
         resize = None if self.takes == "drawing" else self.purpose.resize
