@@ -287,6 +287,9 @@ def _held_out(data: LoadedData, fraction: float, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     if data.groups is not None:
         groups = rng.permutation(np.unique(data.groups))
+        if data.validation_groups is not None:
+            # Those that are also among the rows to validate on last, as they would be on both sides.
+            groups = groups[np.argsort(np.isin(groups, data.validation_groups), kind="stable")]
         sizes = np.cumsum([np.count_nonzero(data.groups == group) for group in groups])
         chosen = int(np.searchsorted(sizes, fraction * count)) + 1
         held_out[np.isin(data.groups, groups[: min(chosen, len(groups) - 1)])] = True

@@ -122,6 +122,12 @@ def test_rows_of_a_group_are_in_the_same_fold_whichever_part_they_come_from() ->
     dataset = split(data, 0.1, seed=1)
     assert dataset.groups is not None
     assert dataset.groups.tolist() == [i % 6 for i in range(48)]
+    # Without a test part, it is made of groups that the validation part does not have.
+    data = with_test(loaded({"train": table, "validation": table[:2]}, target="price", group="who"), 0.5)
+    assert data.validation_groups is not None
+    assert data.test is not None
+    assert set(data.validation_groups) <= set(data.groups)
+    assert len(data.test) == 30
     without = table[36:48].drop(columns="who")
     with pytest.raises(UserError, match="its validation part: has no column 'who'"):
         loaded((table[:36], without, table[48:]), target="price", group="who")
