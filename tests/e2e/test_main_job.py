@@ -304,8 +304,6 @@ class TestConfigs:
         assert done.returncode == 0, done.stdout + done.stderr
         return folder, done.stdout
 
-    # tests/cli/test_multirun.py has the cases, with workers that only play.
-    @pytest.mark.slow
     def test_multirun_runs_one_whole_sweep_after_another(self, two_offline) -> None:
         folder, _ = two_offline
         frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
