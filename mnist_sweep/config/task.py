@@ -207,7 +207,7 @@ class TaskConfig(Strict):
         for key, value in of_each.items():
             if isinstance(value, Mapping) and self.kind not in ("auto", "custom"):
                 raise ValueError(
-                    f".{key}.{next(iter(value), '')}: names an output of a model of your own; write task=custom"
+                    f".{key}.{next(iter(value), '')}: names an output of your own model; write task=custom"
                 )
         return self
 

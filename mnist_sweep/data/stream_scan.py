@@ -164,7 +164,7 @@ def _first_notes(parts: Mapping[PartName, Source], about: Stream) -> Iterator[st
             "interrupted begins again at the start of the stream"
         )
     if "test" not in about.parts:
-        yield f"data.loader={about.loader}: has no test part, so the best trial is not tested"
+        yield f"data.loader={about.loader}: has no test part, so the winner is not tested"
 
 
 def _known(one: _Read, what: str) -> int | None:

@@ -79,7 +79,7 @@ class Steering:
         return self._ask({"do": "add", "values": list(values)})
 
     def pause(self) -> Answer:
-        """Starts no more trials; those that run go on."""
+        """Starts no more trials; running ones continue."""
         return self._ask({"do": "pause"})
 
     def unpause(self) -> Answer:
@@ -95,7 +95,7 @@ class Steering:
         return self._ask({"do": "set", "settings": list(settings)})
 
     def slots(self, count: int) -> Answer:
-        """Uses at most so many slots. The process of another one ends, when its trial has."""
+        """Uses at most this many slots. The processes of the others end when their trials have ended."""
         return self._ask({"do": "slots", "slots": count})
 
     def _ask(self, wish: Mapping[str, Any]) -> Answer:

@@ -101,7 +101,7 @@ class Outputs:
             structure = next(iter(parts)) if len(parts) == 1 else ONLY
         names, tensors = keras.tree.flatten(structure), keras.tree.flatten(given)
         if len(names) != len(tensors):
-            raise UserError(f"{setting}: returns outputs within outputs; return a dict with a tensor for each name")
+            raise UserError(f"{setting}: returns nested outputs; return a dict with a tensor for each name")
         if len(names) == len(parts) == 1 and ONLY in parts:
             structure = keras.tree.pack_sequence_as(structure, [ONLY])
             if isinstance(structure, Mapping):
