@@ -244,7 +244,7 @@ def test_many_whole_numbers_are_numbers_unless_the_task_needs_classes(tmp_path: 
         (CLASSES * 1e300 + 0.5, "numbers", "y_train has numbers that do not fit into 32 bits; scale them"),
         (np.zeros((ROWS, 2, 2)), None, "y_train is 0 everywhere"),
         (np.full((ROWS, 2, 2), np.nan), None, "y_train contains NaN or infinite values"),
-        (np.full((ROWS, 2, 2), "a"), None, "y_train has shape (60, 2, 2) and contains text; replace it by numbers"),
+        (np.full((ROWS, 2, 2), "a"), None, "y_train has shape (60, 2, 2) and contains text; use numbers"),
         (CLASSES + 1j, None, "y_train has type complex128; targets must be numbers or names"),
         (np.array([b"\xff", b"a"])[CLASSES % 2], None, "y_train has names that are not UTF-8 text"),
     ],
