@@ -312,7 +312,7 @@ def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
 
 
 def _check_own(corner: TrialConfig, target: schemas.Target) -> None:
-    """Refuses what targets of any shape do not go with.
+    """Refuses settings that don't work with targets of any shape.
 
     Raises:
         UserError: It is in the config.

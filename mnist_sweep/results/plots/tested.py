@@ -202,7 +202,7 @@ class Tested(NamedTuple):
 
 
 def of_test(details: Mapping[str, Array], kind: TargetKind, title: str = "") -> Iterator[Tested]:
-    """Yields the plots that fit what a tested model predicts, besides the confusion matrix.
+    """Yields the plots for what a tested model predicts, apart from the confusion matrix.
 
     Args:
         details: The arrays of `test_details.npz`; those that are missing have no plots.

@@ -67,7 +67,7 @@ TEXTS = {
     ),
     "effects": (
         "Hyperparameter effects",
-        "Each point is a trial: its score over the value of one hyperparameter, whatever the others were. If the "
+        "Each point is a trial: its score against the value of one hyperparameter, whatever the others were. If the "
         "points rise or fall, the value matters. A search tries promising values more often, so good regions have many "
         "points.",
     ),
