@@ -137,10 +137,10 @@ def sweep(
         what: An experiment by name; or a function `build_model(hp)` or a `keras_tuner.HyperModel`, which may be defined
             in a notebook. None for the default model.
         overrides: As on the command line: `"search.max_trials=20"`, `"model.units=choice(16, 64)"`.
-        data: `(x_train, y_train)`, or `((x_train, y_train), (x_test, y_test))`, or a dict with the names of the arrays in
-            an `.npz` file; what they may be is described for `data=npz`. Or the name of a data set, or an `.npz` file.
-            Without a test part, a fifth of the rows is held out for it. Or a function that returns the data, as for
-            `data.loader`, such as a `tf.data.Dataset`; it may be defined in a notebook.
+        data: `(x_train, y_train)`, or `((x_train, y_train), (x_test, y_test))`, or a dict of arrays with the names that
+            they have in an `.npz` file (`data=npz`). Or the name of a data set, or an `.npz` file. Without a test part,
+            a fifth of the rows is held out for it. Or a function that returns the data, as for `data.loader`, such as
+            a `tf.data.Dataset`; it may be defined in a notebook.
         train: `(x_train, y_train)`, in place of `data`.
         test: `(x_test, y_test)`.
         validation: `(x_val, y_val)`, to score the trials on. Without it, a share of the training part is held out

@@ -1,4 +1,4 @@
-"""A user's model with one or several outputs: which targets belong to each, and the losses and metrics that fit them."""
+"""A user's model with one or several outputs: which targets belong to each, and which losses and metrics fit them."""
 
 from __future__ import annotations
 
