@@ -95,7 +95,7 @@ class Steering:
         return self._ask({"do": "set", "settings": list(settings)})
 
     def slots(self, count: int) -> Answer:
-        """Uses at most this many slots. The processes of the others end when their trials have ended."""
+        """Uses at most so many slots. The process of another one ends, when its trial has."""
         return self._ask({"do": "slots", "slots": count})
 
     def _ask(self, wish: Mapping[str, Any]) -> Answer:
