@@ -130,7 +130,7 @@ def _experiment_name(*, _root_: DictConfig) -> str:
 
 
 def groups_and_options() -> str:
-    """Returns a line for each group and its options, as `--help` shows them, without those that only other files use."""
+    """Returns a line for each group and its options, for `--help`; those that only other files use are left out."""
     options: dict[str, set[str]] = {}
     for folder in filter(None, (shipped.folder(), user_folder())):
         for file in folder.glob("*/**/*.yaml"):
