@@ -127,11 +127,11 @@ def test_rows_of_a_group_are_in_the_same_fold_whichever_part_they_come_from() ->
     assert dataset.groups is not None
     assert dataset.groups.tolist() == [i % 6 for i in range(48)]
     # Without a test part, it is made of groups that the validation part does not have.
-    data = with_test(loaded({"train": table, "validation": table[:2]}, target="price", group="who"), 0.5)
+    data = with_test(loaded({"train": table, "validation": table[:4]}, target="price", group="who"), 0.3)
     assert data.validation_groups is not None
     assert data.test is not None
     assert set(data.validation_groups) <= set(data.groups)
-    assert len(data.test) == 30
+    assert len(data.test) == 20
     without = table[36:48].drop(columns="who")
     with pytest.raises(UserError, match="its validation part: has no column 'who'"):
         loaded((table[:36], without, table[48:]), target="price", group="who")
