@@ -425,6 +425,11 @@ def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
             name = next((o.partition("=")[2] for o in overrides if o.startswith(f"{key}=")), "NAME")
             return UserError(f"{key}: write it with a plus, +{key}={name}")
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
+    own = key.startswith("model.values.") or any(o.startswith("model.builder=") for o in overrides)
+    given = next((o for o in overrides if o.startswith(f"{key}=")), None)
+    if own and given and key.startswith("model."):
+        added = in_shell(f"+{given}") or f"+{key}=…"
+        return UserError(f"{key}: unknown key; for a key that your own code reads, write {added}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
     known = list(nested_keys(defaults(chosen, whole=False)))

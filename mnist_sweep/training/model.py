@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.task import TaskConfig
@@ -246,7 +246,8 @@ def load_builder(model: CustomModel) -> Callable[..., Any]:
     module, _, function = model.builder.partition(":")
     loaded = user_code.load(setting, module)
     if not callable(getattr(loaded, function, None)):
-        raise UserError(f"{setting}: {module} has no function {function}")
+        names = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
+        raise UserError(f"{setting}: {module} has no function {function}{did_you_mean(function, names)}")
     found: Callable[..., Any] = getattr(loaded, function)
     try:
         inspect.signature(found).bind({}, (), 0)

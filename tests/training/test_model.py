@@ -225,8 +225,9 @@ class TestCustomModel:
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            ("no_such_module:good", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
+            ("no_such_module:good", "there is no module no_such_module; "),
             ("user_models:missing", "user_models has no function missing"),
+            ("user_models:god", "user_models has no function god; did you mean 'good'?"),
             ("hypermodels:build_model", "is called with a config, the shape of an input and the number of outputs ("),
             ("user_models:broken", "raised (KeyError at user_models.py:"),
             ("user_models:text", "returned str; return a keras.Model"),
