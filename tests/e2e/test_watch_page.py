@@ -56,6 +56,11 @@ def test_a_running_sweep_is_followed_and_changed_on_its_page(browser, compose_co
         page.wait_for_selector("#running .card >> text=Trial 1")
         before = page.inner_text("#running [data-trial='0'] .far span")
         until(page, lambda: page.inner_text("#running [data-trial='0'] .far span") != before)
+        # What is told of the trial under the pointer is up to date, too.
+        page.hover("#running [data-trial='0']")
+        until(page, lambda: page.inner_text("#readout").startswith("Trial 0 · running · "))
+        before = page.inner_text("#readout")
+        until(page, lambda: page.inner_text("#readout") not in (before, ""))
 
         with opened(browser, served, NAME, token="") as reader:
             reader.page.wait_for_selector("#running .card")

@@ -148,6 +148,7 @@ function sweepPage(name) {
     if (has("head")) top();
     if (has("head", "why", "space")) steer.draw();
     if (has("trials", "head", "why")) running();
+    if (has("trials")) readout();
     if (has("slots")) slots();
     if (has("trials", "head")) charts.curves.draw();
     if (has("order", "space", "head") && !boardDue) boardDue = setTimeout(boards, model.rows.length > 200 ? 1000 : 100);

@@ -1014,7 +1014,8 @@ def test_short_names_of_classes_do_not_cover_what_is_next_to_them(browser, decod
         until(watched.page, lambda: said(watched.page) in ("WW", "MM"))
         for left, right in (("#digit", "#sure"), (".others .says", ".others b")):
             inked = watched.page.locator(left).first.evaluate(
-                "(e) => { const r = document.createRange(); r.selectNodeContents(e); return r.getBoundingClientRect().right; }"
+                "(e) => { const text = document.createRange(); text.selectNodeContents(e); "
+                "return text.getBoundingClientRect().right; }"
             )
             beside = watched.page.locator(right).first.bounding_box()
             assert beside is not None
