@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.text import one_line
 from mnist_sweep.data.dataset import LoadedData, PartName, open_rows, write_rows
 from mnist_sweep.data.loader_function import setting
@@ -70,7 +71,7 @@ def load(options: Mapping[str, Any], wanted: TargetKind | None, code: Path | Non
     # Deleted while its arrays are still mapped into memory, which keeps them.
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-loader-") as name:
         folder = Path(name)
-        (folder / _JOB).write_text(json.dumps([job.loader, dict(job.options), job.wanted]))
+        write_whole(folder / _JOB, json.dumps([job.loader, dict(job.options), job.wanted]), flush=False)
         _run(job, folder, code)
         return _read(job, folder)
 
@@ -127,7 +128,7 @@ def job_in(folder: Path) -> Job:
 def tell(folder: Path, text: str) -> None:
     """Shows how far a process is."""
     with contextlib.suppress(OSError):
-        (folder / _PROGRESS).write_text(text)
+        write_whole(folder / _PROGRESS, text, flush=False)
 
 
 def refuse(folder: Path, error: UserError) -> None:
@@ -164,9 +165,7 @@ def _rows(data: LoadedData) -> Iterator[tuple[PartName, Any]]:
 
 
 def _answer(folder: Path, answer: dict[str, Any]) -> None:
-    partial = folder / "partial.json"
-    partial.write_text(json.dumps(answer))
-    partial.replace(folder / _ANSWER)
+    write_whole(folder / _ANSWER, json.dumps(answer), flush=False)
 
 
 def _read(job: Job, folder: Path) -> LoadedData:

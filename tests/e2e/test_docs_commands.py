@@ -115,6 +115,8 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Cache, "of_user", lambda: Cache(work / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["mnist_sweep"])
+    # TensorFlow's threads can be set once in a process, and each command is meant for a process of its own.
+    monkeypatch.setattr("mnist_sweep.training.fit.configure", lambda threads, *, gpu: None)
     return work
 
 

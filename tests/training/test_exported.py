@@ -94,6 +94,9 @@ class Tracked:
         np.savez(folder / name, images=IMAGES, predictions=self._predictions)
         return folder / name
 
+    def fetch_code(self, config: Any, folder: Path) -> Path:
+        return folder
+
     def load(self, _: Path) -> Any:
         return self._model
 
