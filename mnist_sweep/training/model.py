@@ -313,10 +313,15 @@ def users_own(config: TrialConfig, schema: Schema) -> UserModel:
 def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> UserModel:
     setting = f"model.builder={model.builder}"
     builder = load_builder(model)
+    given = _given(model)
     try:
-        built = builder(_given(model), input_shape(schema), output_size(schema.target))
+        built = builder(given, input_shape(schema), output_size(schema.target))
     except Exception as error:
-        raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
+        raised = user_code.code_error(setting, model.builder.partition(":")[0], "raised", error)
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+        if isinstance(missing, str) and missing.isidentifier() and missing not in given:
+            raise UserError(f"{raised}; if it reads that from its config, write +model.{missing}=…") from error
+        raise raised from error
     if not isinstance(built, keras.Model):
         raise UserError(f"{setting}: returned {type(built).__name__}; return a keras.Model")
     subclassed = not isinstance(built, keras.Sequential | keras.src.models.Functional)

@@ -244,6 +244,10 @@ class TestCustomModel:
             self.build(trial_config, function)
         assert str(error.value).startswith(f"model.builder={function}: {message}")
 
+    def test_a_key_that_the_builder_reads_and_nobody_gave_is_named(self, trial_config) -> None:
+        with pytest.raises(UserError, match=r": 'depth'\); if it reads that from its config, write \+model\.depth=…$"):
+            self.build(trial_config, "user_models:broken")
+
     def test_a_subclassed_model_is_trained_and_saved(self, trainer, trial_config, tmp_path: Path, monkeypatch) -> None:
         import numpy as np
 
