@@ -30,6 +30,8 @@ _MISSING = "/ajax-api/2.0/mlflow/users/current"
 _NOISE = re.compile(
     r"Failed to load resource: the server responded with a status of 404"
     r"|ResizeObserver loop completed with undelivered notifications"
+    # Its charts of system metrics with one value.
+    r"|Error: <g> attribute transform: Expected number, \"translate\(.*NaN"
     r"|AG Grid: since v27\.1, `(getRowNodeId|immutableData)` is deprecated"
 )
 _SECONDS = 60
