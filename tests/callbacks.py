@@ -47,5 +47,5 @@ class Broken(keras.callbacks.Callback):
 
 
 def not_one() -> int:
-    """Returns something else than a callback."""
+    """Returns something other than a callback."""
     return 3

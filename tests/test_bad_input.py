@@ -117,7 +117,7 @@ CONFIG = [
     ),
     (
         "data.validation_split=0",
-        "objective=val_accuracy: there are no validation images; set data.validation_split above 0",
+        "objective=val_accuracy: there are no validation data; set data.validation_split above 0",
     ),
     ("data.validation_split=1", "data.validation_split=1: must be at most 0.9"),
     (

@@ -137,10 +137,10 @@ def sweep(
         what: An experiment by name; or a function `build_model(hp)` or a `keras_tuner.HyperModel`, which may be defined
             in a notebook. None for the default model.
         overrides: As on the command line: `"search.max_trials=20"`, `"model.units=choice(16, 64)"`.
-        data: `(x_train, y_train)`, or `((x_train, y_train), (x_test, y_test))`, or a dict with these names: images
-            (N, height, width) or (N, height, width, channels), labels 0, 1, 2 … Or the name of a data set, or an `.npz`
-            file. Without a test part, a fifth of the images is held out for it. Or a function that returns data, such
-            as a `tf.data.Dataset`, as `data.loader` does; it may be defined in a notebook.
+        data: `(x_train, y_train)`, or `((x_train, y_train), (x_test, y_test))`, or a dict of arrays with the names that
+            they have in an `.npz` file (`data=npz`). Or the name of a data set, or an `.npz` file. Without a test part,
+            a fifth of the rows is held out for it. Or a function that returns the data, as for `data.loader`, such as
+            a `tf.data.Dataset`; it may be defined in a notebook.
         train: `(x_train, y_train)`, in place of `data`.
         test: `(x_test, y_test)`.
         validation: `(x_val, y_val)`, to score the trials on. Without it, a share of the training part is held out
@@ -148,7 +148,8 @@ def sweep(
         objective: What to optimize: `"val_loss min"`; or a list of them.
         max_trials: Stands for the override `search.max_trials=…`.
         name: Stands for the override `name=…`: the MLflow experiment, and the folder under `experiments/`.
-        wait: Whether to return when the sweep has ended. Otherwise it runs on, at the longest until this process ends.
+        wait: Whether to wait until the sweep has ended. Otherwise it runs in the background, at most until this process
+            ends.
         verbose: `"auto"` for a live view in a notebook, and what the command line prints elsewhere; 1 to print that
             in a notebook, too; 0 for nothing.
 
@@ -451,7 +452,7 @@ class Sweep:
             What is done, in a sentence.
 
         Raises:
-            UserError: The sweep does not run, or there is no such trial, or it has ended.
+            UserError: The sweep is not running, or there is no such trial, or it has ended.
 
         Example:
             >>> from mnist_sweep import Sweep
@@ -472,7 +473,7 @@ class Sweep:
             The trial's number.
 
         Raises:
-            UserError: The sweep does not run, a value is invalid, or a trial has these values.
+            UserError: The sweep is not running, a value is invalid, or a trial has these values.
 
         Example:
             >>> from mnist_sweep import Sweep
@@ -484,19 +485,19 @@ class Sweep:
         """
         given = (values, *more) if isinstance(values, str) else ({**values},)
         if more and not isinstance(values, str):
-            raise UserError("add: pass a dict, or texts such as 'model.units=64', not both")
+            raise UserError("add: pass a dict, or strings such as 'model.units=64', not both")
         added = self._steering().add(*given).trial
         assert added is not None
         return added
 
     def pause(self) -> str:
-        """Starts no more trials; those that run go on. `unpause` starts trials again.
+        """Starts no more trials; running ones continue. `unpause` starts trials again.
 
         Returns:
             What is done, in a sentence.
 
         Raises:
-            UserError: The sweep does not run, or its search has ended.
+            UserError: The sweep is not running, or its search has ended.
         """
         return self._steering().pause().text
 
@@ -507,7 +508,7 @@ class Sweep:
             What is done, in a sentence.
 
         Raises:
-            UserError: The sweep does not run.
+            UserError: The sweep is not running.
         """
         return self._steering().unpause().text
 
@@ -523,7 +524,7 @@ class Sweep:
             What is done, in a sentence.
 
         Raises:
-            UserError: The sweep does not run, or a setting cannot be changed, or not so.
+            UserError: The sweep is not running, or a setting cannot be changed like this.
 
         Example:
             >>> from mnist_sweep import Sweep
@@ -534,7 +535,7 @@ class Sweep:
         return self._steering().set(*settings, *_as_overrides(budget)).text
 
     def slots(self, count: int) -> str:
-        """Uses at most so many slots, such as to free a GPU for an hour. The trials that run end first.
+        """Uses at most this many slots, for example to free a GPU for an hour. The running trials end first.
 
         Args:
             count: How many of the sweep's slots; 0 for none of them.
@@ -543,7 +544,7 @@ class Sweep:
             What is done, in a sentence.
 
         Raises:
-            UserError: The sweep does not run, or does not have so many.
+            UserError: The sweep is not running, or does not have that many slots.
         """
         return self._steering().slots(count).text
 

@@ -34,7 +34,10 @@ def _experiments(given: list[str]) -> int:
 
 
 def _show_data(given: list[str]) -> int:
-    parser = _Parser("show-data", "Plots the first images of a data set, and counts the images of each class.")
+    parser = _Parser(
+        "show-data",
+        "Shows a data set: plots its images and counts each class, or prints what columns and targets are read as.",
+    )
     overrides = "overrides as for a sweep: data=fashion_mnist, data.path=FILE …"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     parser.add_file("--to", "where to write the plot (default: data.png, unless that is a file of yours)")
@@ -77,20 +80,20 @@ def _resume(given: list[str]) -> int:
 
 
 def _steer(given: list[str]) -> int:
-    parser = _Parser("steer", "Changes a sweep while it runs. What is changed stays when the sweep is resumed.")
+    parser = _Parser("steer", "Changes a running sweep. The changes are kept when it is resumed.")
     parser.usage = f"{parser.prog} [SWEEP] stop|add|pause|continue|set|slots …"
     parser.epilog = f"""\
 stop TRIAL         stop a trial after its current epoch; it keeps its result
 add KEY=VALUE …    try these hyperparameter values next; the others are chosen as for search.enqueue
-pause              start no more trials; those that run go on
+pause              start no more trials; running ones continue
 continue           start trials again
 set KEY=VALUE …    change search.max_trials, time_budget, target or max_failures; or narrow what is searched:
                    'optimizer.learning_rate=interval(1e-4,1e-2)'
-slots NUMBER       use so many slots; the process of another one ends when its trial has, and frees its GPU's memory
+slots NUMBER       use this many slots; the others end their trial first, then free the memory of their GPU
 
 {parser.epilog}"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    running = f"{_SWEEP.replace('its last sweep', 'the one that runs')} (default: the only one that runs, or last)"
+    running = f"{_SWEEP.replace('its last sweep', 'its running sweep; or last')} (default: the only running one)"
     parser.add_argument("given", nargs="+", metavar="SWEEP", help=running)
     # What follows may start with a minus.
     options = parser.parse_args(["--help"] if {"-h", "--help"} & set(given) else ["--", *given])
@@ -108,14 +111,13 @@ slots NUMBER       use so many slots; the process of another one ends when its t
 def _watch(given: list[str]) -> int:
     from mnist_sweep.cli import watch
 
-    parser = _Parser("watch", "Serves a page on which to follow sweeps, and to change those that run, until Ctrl-C.")
-    which = (
-        f"each {_SWEEP.replace('its last sweep', 'the one that runs, or its last one')} (default: all in experiments/)"
-    )
+    parser = _Parser("watch", "Serves a page to follow and change running sweeps, until Ctrl-C.")
+    one = _SWEEP.replace("its last sweep", "its running sweep, or else its last one")
+    which = f"each {one} (default: all in experiments/)"
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=which)
     parser.add_address(watch.HOST, watch.PORT)
     token = (
-        "the token in the page's link, without which it can change nothing, and be read on this machine only (default: "
+        "the token in the page's link; without it, the page is read-only, and other machines cannot read it (default: "
         "the variable MNIST_SWEEP_TOKEN, or a new one)"
     )
     parser.add_argument("--token", help=token)
@@ -223,16 +225,16 @@ def _export(given: list[str]) -> int:
 def _predict(given: list[str]) -> int:
     parser = _Parser("predict", "Predicts from pictures, tables or arrays, and says why an answer may be wrong.")
     files = (
-        "as the model was trained: PNG, JPEG, BMP, GIF or WebP pictures of any usual size; CSV, Parquet or Excel files "
-        "with its columns; or .npz files with x, or x_NAME for each of several inputs. SWEEP, or SWEEP TRIAL, may "
-        "precede them: they have no ending such as .png"
+        "what the model was trained on: PNG, JPEG, BMP, GIF or WebP pictures of any usual size; CSV, Parquet or Excel "
+        "files with its columns; or .npz files with x, or x_NAME for each of several inputs. SWEEP, or SWEEP TRIAL, "
+        "may precede the files: they have no ending such as .png"
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help=files)
     parser.add_argument("--model", metavar="SWEEP", help=f"{_TRIAL} (default: the last sweep)")
     parser.add_argument("--trial", metavar="N", type=int, help="a trial of that sweep (default: the best)")
-    form = "default: table; json prints every prediction and writes none"
+    form = "default: table; json prints all predictions and writes no file"
     parser.add_argument("--format", choices=("table", "json"), default="table", help=form)
-    parser.add_file("--to", "where to write the predictions of a table or arrays (default: NAME_predictions beside it)")
+    parser.add_file("--to", "where to write predictions for a table or arrays (default: NAME_predictions next to it)")
     parser.add_argument("--save-input", metavar="DIR", type=Path, help="write PNGs of what the model sees to DIR")
     parser.add_store()
     options = parser.parse_intermixed_args(given)
@@ -250,7 +252,7 @@ def _predict(given: list[str]) -> int:
 def _serve(given: list[str]) -> int:
     parser = _Parser(
         "serve",
-        "Serves a page to draw digits on, open pictures or fill in a form, with the answers of a sweep's models.",
+        "Serves a page to try a sweep's models: draw digits, open pictures or fill in a form.",
     )
     parser.add_trial("the trial whose model answers first")
     parser.add_address("127.0.0.1", 8000)
@@ -283,17 +285,17 @@ def _rerun(given: list[str]) -> int:
 
 def _retrain(given: list[str]) -> int:
     about = (
-        "Trains a trial's hyperparameter values once more from the start, longer or on all training images. It gets a "
+        "Trains a trial's hyperparameter values once more from the start, longer or on all training data. It gets a "
         "folder and an MLflow run of its own, which export, predict and serve take."
     )
     parser = _Parser("retrain", about)
     what = (
         f"{_TRIAL} (default: the last sweep); a trial of that sweep (default: the best); and what to change, such as "
-        "training.epochs=50, data.validation_split=0 (train on all training images) or seed=2"
+        "training.epochs=50, data.validation_split=0 (train on all training data) or seed=2"
     )
     parser.add_argument("given", nargs="*", metavar="SWEEP|TRIAL|KEY=VALUE", help=what)
     parser.add_argument("--trial", metavar="N", type=int, help="the same as TRIAL")
-    test = "test the model on the test images. Do that for one model only: a choice by test scores makes them too good"
+    test = "test the model on the test data. Do that for one model only: a choice by test scores makes them too good"
     parser.add_argument("--test", action="store_true", help=test)
     parser.add_argument("--register", action="store_true", help="add the model to MLflow's model registry")
     parser.add_argument("--champion", action="store_true", help="the same, and make it the champion")

@@ -31,7 +31,7 @@ _START = 4096
 def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     """Plots the first images of a data set and the number of images of each class, and prints a summary.
 
-    Of a table, it prints what its columns are read as; of other data, their inputs and targets.
+    For a table, it prints what its columns are read as; for other data, their inputs and targets.
 
     Args:
         overrides: Overrides as for a sweep. Those of the group `data` matter.

@@ -130,12 +130,12 @@ def _experiment_name(*, _root_: DictConfig) -> str:
 
 
 def groups_and_options() -> str:
-    """Returns a line for each group and its options, as `--help` shows them; the `base` groups cannot be chosen."""
+    """Returns a line for each group and its options, for `--help`; those that only other files use are left out."""
     options: dict[str, set[str]] = {}
     for folder in filter(None, (shipped.folder(), user_folder())):
         for file in folder.glob("*/**/*.yaml"):
             group = file.relative_to(folder).parent
-            if group.parts[0] != "hydra" and group.name != "base":
+            if group.parts[0] != "hydra" and group.name not in ("base", "columns"):
                 options.setdefault(group.as_posix(), set()).add(file.stem)
     lines = [f"{group}: {', '.join(sorted(names))}" for group, names in sorted(options.items())]
     # Hydra reads a dollar sign as the start of a variable of its template.

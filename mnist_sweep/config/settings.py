@@ -221,7 +221,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
     holdout = settings.validation == "holdout"
     if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
         raise UserError(
-            f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
+            f"objective={settings.objective.name}: there are no validation data; set data.validation_split above 0"
         )
     return settings
 

@@ -165,9 +165,9 @@ class TaskConfig(Strict):
 
     Attributes:
         kind: The task; `auto` until the data are known.
-        loss: None for the task's own; of several outputs, that of each by name.
-        metrics: None for the task's own; of several outputs, those of each by name.
-        loss_weights: How much the loss of each of several outputs counts, by name; None if all count alike.
+        loss: None for the task's own; with several outputs, that of each by name.
+        metrics: None for the task's own; with several outputs, those of each by name.
+        loss_weights: How much each output's loss counts, by name, if there are several; None if all count alike.
         class_weight: How much each class counts in training: `balanced`, so that all classes count alike, or a number
             for each class by its name or number. None: all rows count alike.
         standardize: Whether the loss of a regression is computed on targets that are scaled to a mean of 0 and a
@@ -207,7 +207,7 @@ class TaskConfig(Strict):
         for key, value in of_each.items():
             if isinstance(value, Mapping) and self.kind not in ("auto", "custom"):
                 raise ValueError(
-                    f".{key}.{next(iter(value), '')}: names an output of a model of your own; write task=custom"
+                    f".{key}.{next(iter(value), '')}: names an output of your own model; write task=custom"
                 )
         return self
 

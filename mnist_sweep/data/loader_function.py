@@ -119,7 +119,7 @@ def _check_arguments(function: Function, loader: str, given: Mapping[str, Any]) 
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) or one.default is not one.empty or one.name in given:
             continue
         if one.kind is one.POSITIONAL_ONLY:
-            raise UserError(f"{setting(loader)}: needs the argument {one.name} without its name; give it a default")
+            raise UserError(f"{setting(loader)}: needs the positional argument {one.name}; give it a default")
         raise UserError(f"{setting(loader)}: needs the argument {one.name}; write +data.arguments.{one.name}=…")
 
 

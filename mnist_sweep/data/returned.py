@@ -195,7 +195,7 @@ def _of_frames(
         frames[part] = table.Frame(frame, about, _weights(weights, len(frame), about))
     given = options["target"]
     if targets and given:
-        raise UserError(f"data.target={given}: {where} returned the targets apart from the columns; remove this key")
+        raise UserError(f"data.target={given}: {where} returned the targets separately; remove this key")
     if not targets and not given:
         names = one_line(", ".join(frames["train"].rows.columns[:_SHOWN]), 200)
         raise UserError(

@@ -186,7 +186,7 @@ def unpacked(element: Any, where: str) -> Batch:
     """Returns the inputs by name, the targets and the weights of an element, as arrays.
 
     Raises:
-        UserError: It is something else than a tuple of inputs and targets.
+        UserError: It is something other than a tuple of inputs and targets.
     """
     if not isinstance(element, tuple | list) or len(element) not in (2, 3):
         of = f" of {len(element)}" if isinstance(element, tuple | list) else ""
@@ -198,7 +198,7 @@ def unpacked(element: Any, where: str) -> Batch:
     if isinstance(inputs, tuple | list):
         raise UserError(f"{where} yields {len(inputs)} inputs without names; yield a dict of them by name")
     if isinstance(targets, Mapping | tuple | list):
-        raise UserError(f"{where} yields several targets; a model has one target, (N,) or (N, columns)")
+        raise UserError(f"{where} yields several targets; yield one, of shape (N,) or (N, columns)")
     named = inputs if isinstance(inputs, Mapping) else {ONLY: inputs}
     arrays = {str(name): np.asarray(values) for name, values in named.items()}
     return arrays, np.asarray(targets), np.asarray(weights[0]) if weights and weights[0] is not None else None

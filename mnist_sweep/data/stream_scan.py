@@ -155,16 +155,16 @@ def scan(
 def _first_notes(parts: Mapping[PartName, Source], about: Stream) -> Iterator[str]:
     kind = parts["train"].kind
     yield (
-        f"data.loader={about.loader}: returns a stream ({kind}), which the workers read while they train; a trial that "
-        "is interrupted repeats its epoch, with the same result if the stream yields the same rows in the same order"
+        f"data.loader={about.loader}: returns a stream ({kind}), which the workers read while they train; an "
+        "interrupted trial repeats its epoch, with the same result if the stream yields the same rows in the same order"
     )
     if about.steps_per_epoch is not None:
         yield (
-            f"data.steps_per_epoch={about.steps_per_epoch}: an epoch goes on where the last one ended; a trial that is "
-            "interrupted begins again at the start of the stream"
+            f"data.steps_per_epoch={about.steps_per_epoch}: each epoch begins where the last one ended; an interrupted "
+            "trial continues from the start of the stream"
         )
     if "test" not in about.parts:
-        yield f"data.loader={about.loader}: has no test part, so the best trial is not tested"
+        yield f"data.loader={about.loader}: has no test part, so the winner is not tested"
 
 
 def _known(one: _Read, what: str) -> int | None:

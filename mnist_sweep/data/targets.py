@@ -221,7 +221,7 @@ class _Reader:
         """Reads an array for each row, such as a mask: the class of each place, or numbers."""
         for name, array in self._arrays.items():
             if array.dtype.kind == "U":
-                raise UserError(f"{self._where}: {name} has shape {array.shape} and contains names; number them")
+                raise UserError(f"{self._where}: {name} has shape {array.shape} and contains text; use numbers")
             self._check_finite(name, array)
         shape = self._train.shape[1:]
         whole = all(array.dtype.kind in "iu" or not (array % 1).any() for array in self._arrays.values())
@@ -236,14 +236,14 @@ class _Reader:
             unknown = np.setdiff1d(array, found)
             if len(unknown):
                 raise UserError(
-                    f"{self._where}: {name} has {_shown(unknown[0])}, which {self._first} has nowhere; it has the "
-                    f"classes {_shown(found[0])} to {_shown(found[-1])}"
+                    f"{self._where}: {name} has {_shown(unknown[0])}, which does not occur in {self._first}; it "
+                    f"has the classes {_shown(found[0])} to {_shown(found[-1])}"
                 )
         classes = {name: np.searchsorted(found, array).astype(np.uint8) for name, array in self._arrays.items()}
         in_order = found[0] == 0 and found[-1] == len(found) - 1
         names = () if in_order else tuple(_shown(value) for value in found)
         some = ", ".join(f"{value} is class {number}" for number, value in enumerate(names[:_LISTED]))
-        note = f"{self._where}: the values of {self._first} are numbered in their order: {some}"
+        note = f"{self._where}: the values of {self._first} are numbered in order: {some}"
         target = Target("array", len(found), names, shape)
         return classes, target, [note + (" …" if len(names) > _LISTED else "")] if names else []
 

@@ -150,7 +150,7 @@ class _Service:
     def wait(self, seconds: float) -> None:
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._fails(f"has not taken the last message within {_PATIENCE:.0f} s")
+            self._fails(f"did not accept the last message within {_PATIENCE:.0f} s")
 
     def _work(self) -> None:
         while (message := self._queue.get()) is not None:
@@ -160,12 +160,12 @@ class _Service:
                 # Its text may have the secrets of the service.
                 reason = type(error).__name__
             if reason:
-                self._fails(f"has not taken a message ({reason})")
+                self._fails(f"did not accept a message ({reason})")
 
     def _fails(self, what: str) -> None:
         if not self._told:
             self._told = True
-            line = f"{KEY}: {self._name} {what}; the sweep continues, and tells this once"
+            line = f"{KEY}: {self._name} {what}; the sweep continues, and says this once"
             _LOG.warning(line)
             self._tell(line)
 
@@ -241,7 +241,7 @@ class _Reasons(logging.Handler):
             self._found.text = "no connection"
 
     def take(self) -> str:
-        return getattr(self._found, "text", "") or "the service has refused it"
+        return getattr(self._found, "text", "") or "the service refused it"
 
 
 _REASONS = _Reasons()

@@ -312,22 +312,22 @@ def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
 
 
 def _check_own(corner: TrialConfig, target: schemas.Target) -> None:
-    """Refuses what targets of any shape do not go with.
+    """Refuses settings that don't work with targets of any shape.
 
     Raises:
         UserError: It is in the config.
     """
     if corner.task.kind == "custom" and isinstance(corner.model, MLP | CNN):
         raise UserError(
-            f"task=custom: the targets are {target.about}, which model={corner.model.kind} cannot predict; write a "
-            "model of your own, model.builder=package.module:function"
+            f"task=custom: the targets are {target.about}, which model={corner.model.kind} cannot predict; write "
+            "your own model, model.builder=package.module:function"
             if target.kind in ("array", "several")
             else f"task=custom: model={corner.model.kind} has no loss of its own; write task=auto, or model.builder=…"
         )
     if corner.task.class_weight is not None and corner.task.kind == "custom" and target.kind != "classes":
         raise UserError(
             f"task.class_weight={as_written(corner.task.class_weight)}: the targets are {target.about}; weight the "
-            "rows instead, as w_train"
+            "rows instead, with w_train"
         )
     steps = corner.augment.steps
     places = any(part.kind == "array" for part in (target, *target.parts.values()))
@@ -335,8 +335,8 @@ def _check_own(corner: TrialConfig, target: schemas.Target) -> None:
     found = [name for name in refused if name in steps]
     if found and corner.task.kind == "custom":
         raise UserError(
-            f"augment.{found[0]}={as_written(steps[found[0]])}: would change the images, but not the targets "
-            f"({target.about}) with them; set it to 0"
+            f"augment.{found[0]}={as_written(steps[found[0]])}: would change the images but not the targets "
+            f"({target.about}); set it to 0"
         )
 
 

@@ -161,7 +161,7 @@ def changed(
     new["objective"], training, notes = "loss min", new["training"], []
     if training["early_stopping"]["patience"] is not None and "training.early_stopping.patience" not in given:
         training["early_stopping"]["patience"] = None
-        notes.append("There is no early stopping without validation images.")
+        notes.append("There is no early stopping without validation data.")
     if "training.epochs" not in given and best_epoch is not None:
         training["epochs"] = int(best_epoch)
         epochs = counted(int(best_epoch), "epoch")

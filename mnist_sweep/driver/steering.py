@@ -80,7 +80,7 @@ class Steering:
         return self._ask({"do": "add", "values": list(values)})
 
     def pause(self) -> Answer:
-        """Starts no more trials; those that run go on."""
+        """Starts no more trials; running ones continue."""
         return self._ask({"do": "pause"})
 
     def unpause(self) -> Answer:

@@ -28,7 +28,7 @@ def used_by(config: Mapping[str, Any], settings: Settings, code: Path | None) ->
         code: A folder with the modules that the sweep carries; None if it carries none.
 
     Raises:
-        UserError: The data cannot be loaded, or the config wants something that a stream cannot do.
+        UserError: The data cannot be loaded, or the config sets something that does not work with a stream.
     """
     if not isinstance(settings.data, LoaderData):
         return None

@@ -297,7 +297,7 @@ class SettingsChanged(Steered):
 
 @dataclass(frozen=True)
 class SlotsChanged(Steered):
-    """At most so many slots are to be used."""
+    """At most this many slots are to be used."""
 
     kind = "slots_changed"
     slots: int

@@ -336,8 +336,8 @@ class Trainer:
         notes = list(models.doubts(model))
         if model.compiled:
             notes.append(
-                f"compiles its model, which changes nothing for task={first.task.kind}; for the loss and the metrics "
-                "that it compiles, write task=custom"
+                f"compiles its model, but task={first.task.kind} uses a loss and metrics of its own; to use those that "
+                "the model is compiled with, write task=custom"
             )
         return {"unread": models.unread(of_model, schema), "notes": notes}
 
@@ -497,7 +497,7 @@ def _check_hypermodel(config: TrialConfig, built: BuiltModel, *, stream: bool) -
     """Refuses what a user's compiled model cannot be trained with."""
     setting, steps = f"model.hypermodel={built.name}", config.augment.steps
     if built.has_custom_fit and stream:
-        raise UserError(f"{setting}: has a fit of its own, which gets arrays, but data.loader returns a stream")
+        raise UserError(f"{setting}: has its own fit, which takes arrays, but data.loader returns a stream")
     if mixing := [name for name in ("mixup", "cutmix") if name in steps]:
         raise UserError(
             f"augment.{mixing[0]}={steps[mixing[0]]}: {setting} compiles its own loss, which does not take the targets "

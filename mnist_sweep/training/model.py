@@ -361,7 +361,7 @@ def refuse_optimizers(setting: str, built: keras.Model) -> None:
     others = [name for name, value in vars(built).items() if isinstance(value, kind) and name != "optimizer"]
     if others:
         raise UserError(
-            f"{setting}: {type(built).__name__} has an optimizer of its own, {others[0]}; a trial is trained by one "
+            f"{setting}: {type(built).__name__} has its own optimizer, {others[0]}; a trial trains with one "
             "optimizer, which the config names"
         )
 

@@ -1,4 +1,4 @@
-"""A user's model of one or several outputs: which targets belong to each, and the losses and metrics that fit them."""
+"""A user's model with one or several outputs: which targets belong to each, and which losses and metrics fit them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Outputs:
             structure = next(iter(parts)) if len(parts) == 1 else ONLY
         names, tensors = keras.tree.flatten(structure), keras.tree.flatten(given)
         if len(names) != len(tensors):
-            raise UserError(f"{setting}: returns outputs within outputs; return a dict with a tensor for each name")
+            raise UserError(f"{setting}: returns nested outputs; return a dict with a tensor for each name")
         if len(names) == len(parts) == 1 and ONLY in parts:
             structure = keras.tree.pack_sequence_as(structure, [ONLY])
             if isinstance(structure, Mapping):

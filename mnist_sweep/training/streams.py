@@ -52,7 +52,7 @@ class StreamEpochs:
             adapts: Convert batches to what the model expects.
 
         Raises:
-            UserError: The function fails, or returns something else than before the sweep.
+            UserError: The function fails, or returns something other than before the sweep.
         """
         self._model, self._stream, self._seed = model, stream, seed
         self._batch_size = batch_size
@@ -193,14 +193,14 @@ def made(stream: Stream, batch_size: int) -> dict[PartName, Source]:
         batch_size: What the function gets for `batch_size`, if it takes that.
 
     Raises:
-        UserError: It fails, or returns something else than before the sweep.
+        UserError: It fails, or returns something other than before the sweep.
     """
     where = loader_function.setting(stream.loader)
     function = loader_function.find(stream.loader, user_code.load)
     value = loader_function.call(function, stream.loader, stream.arguments, batch_size)
     parts = returned.streams(value, where)
     if parts is None or not set(stream.parts) <= parts.keys():
-        raise UserError(f"{where}: returns something else than before the sweep ({', '.join(stream.parts)})")
+        raise UserError(f"{where}: returns other parts than before the sweep ({', '.join(stream.parts)})")
     return parts
 
 

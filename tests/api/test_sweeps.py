@@ -263,7 +263,7 @@ def test_a_sweep_can_be_changed_while_it_runs(driver, steering):
         ("slots", 1),
         ("set", "search.target=0.9", "search.max_trials=80", "search.time_budget=2h"),
     ]
-    with pytest.raises(UserError, match="^add: pass a dict, or texts"):
+    with pytest.raises(UserError, match="^add: pass a dict, or strings"):
         s.add({"model.units": 64}, "optimizer.name=sgd")
 
 

@@ -451,7 +451,7 @@ def test_a_validation_objective_needs_validation_images(compose_config: Compose,
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})
 
     assert message(config) == (
-        f"objective={objective.split()[0]}: there are no validation images; set data.validation_split above 0"
+        f"objective={objective.split()[0]}: there are no validation data; set data.validation_split above 0"
     )
 
 

@@ -27,10 +27,10 @@ from mnist_sweep.driver.task_choice import with_task
             {"kind": "binary", "metrics": ["SparseCategoricalAccuracy"]},
             "is for a probability of each class, but task=binary",
         ),
-        ({"loss": {"mask": "mse"}}, "task.loss.mask: names an output of a model of your own; write task=custom"),
+        ({"loss": {"mask": "mse"}}, "task.loss.mask: names an output of your own model; write task=custom"),
         (
             {"metrics": {"mask": ["mse"]}},
-            "task.metrics.mask: names an output of a model of your own; write task=custom",
+            "task.metrics.mask: names an output of your own model; write task=custom",
         ),
         ({"kind": "custom", "metrics": {"mask": ["rmze"]}}, "task.metrics=rmze: Keras has no such metric"),
     ],

@@ -244,7 +244,7 @@ def test_many_whole_numbers_are_numbers_unless_the_task_needs_classes(tmp_path: 
         (CLASSES * 1e300 + 0.5, "numbers", "y_train has numbers that do not fit into 32 bits; scale them"),
         (np.zeros((ROWS, 2, 2)), None, "y_train is 0 everywhere"),
         (np.full((ROWS, 2, 2), np.nan), None, "y_train contains NaN or infinite values"),
-        (np.full((ROWS, 2, 2), "a"), None, "y_train has shape (60, 2, 2) and contains names; number them"),
+        (np.full((ROWS, 2, 2), "a"), None, "y_train has shape (60, 2, 2) and contains text; use numbers"),
         (CLASSES + 1j, None, "y_train has type complex128; targets must be numbers or names"),
         (np.array([b"\xff", b"a"])[CLASSES % 2], None, "y_train has names that are not UTF-8 text"),
     ],
@@ -258,11 +258,11 @@ def test_targets_of_any_shape_are_the_class_of_each_place_or_numbers(tmp_path: P
     data = read(tmp_path, y_train=masks)
     assert data.schema.target == Target("array", 2, ("0", "255"), (6, 5))
     assert np.unique(data.train.targets).tolist() == [0, 1]
-    assert "the values of y_train are numbered in their order: 0 is class 0, 255 is class 1" in data.notes[0]
+    assert "the values of y_train are numbered in order: 0 is class 0, 255 is class 1" in data.notes[0]
     assert read(tmp_path, y_train=masks[..., np.newaxis] // 255).schema.target == Target("array", 2, (), (6, 5, 1))
     assert read(tmp_path, y_train=PIXELS / 300).schema.target == Target("array", 0, (), (6, 5))
     test = {"x_test": PIXELS, "y_test": np.full(PIXELS.shape, 7)}
-    assert refused(tmp_path, y_train=masks // 255, **test).startswith("y_test has 7, which y_train has nowhere")
+    assert refused(tmp_path, y_train=masks // 255, **test).startswith("y_test has 7, which does not occur in y_train")
 
 
 def test_targets_of_several_outputs_are_kept_in_one_array(tmp_path: Path) -> None:

@@ -103,7 +103,11 @@ def test_parts_of_a_table_share_its_columns_and_the_index_does_not_matter() -> N
         ((X, Y), {"target": "price"}, "data.target=price: names a column, but data.loader=mine:load returned arrays"),
         ((X, Y), {"classes": 3}, "data.classes=3: is not used; data.loader=mine:load returned arrays"),
         (FRAME, {}, "data.target=null: data.loader=mine:load returned a pandas frame; name the column to predict"),
-        ((FRAME, PRICE), {"target": "price"}, "data.target=price: data.loader=mine:load returned the targets apart"),
+        (
+            (FRAME, PRICE),
+            {"target": "price"},
+            "data.target=price: data.loader=mine:load returned the targets separately",
+        ),
         ((FRAME, PRICE[:9]), {}, "has 60 rows, but 9 targets"),
         ((FRAME, PRICE, np.ones(9)), {}, "weights must be one number for each of the 60 rows"),
         ((FRAME.iloc[:0], PRICE[:0]), {}, "has no rows"),

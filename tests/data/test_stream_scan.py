@@ -57,7 +57,7 @@ def test_rows_classes_and_the_scale_of_pixels_are_learned() -> None:
     assert (stream.steps, stream.batch_size, stream.parts) == (7, 32, ("train", "val"))
     assert stream.counts == tuple(np.bincount(Y[:200]))
     assert (stream.inputs["x"].white, stream.inputs["x"].axis) == (255, True)
-    assert any("has no test part, so the best trial is not tested" in note for note in data.notes)
+    assert any("has no test part, so the winner is not tested" in note for note in data.notes)
     assert np.array_equal(data.train.x[..., 0], X[:200])
 
 

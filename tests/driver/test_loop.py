@@ -892,7 +892,7 @@ class TestResumed:
         whole = tell(f"search={algorithm}", *overrides, slots=slots)
         expected = self.told(whole.run(), whole.events)
         # keras-tuner's takes half a second for a suggestion.
-        step = 5 if algorithm == "bayesian" else 1 + len(whole.events) // 25
+        step = 12 if algorithm == "bayesian" else 1 + len(whole.events) // 25
         for cut in range(0, len(whole.events), step):
             past = whole.events[:cut]
             story = tell(f"search={algorithm}", *overrides, slots=slots, history=states(past))

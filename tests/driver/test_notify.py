@@ -146,7 +146,7 @@ def test_a_slow_service_delays_nothing_and_is_told_once(monkeypatch: pytest.Monk
         story.ends(number, 0.001 * number)
     notifier.close()
     slow = f"is too slow: {notify._MOST_WAITING} messages wait"
-    assert told == [f"notify: json://*** {slow}; the sweep continues, and tells this once"]
+    assert told == [f"notify: json://*** {slow}; the sweep continues, and says this once"]
     held.set()
 
 
@@ -162,7 +162,7 @@ def test_an_error_of_a_service_is_told_by_its_kind_only(caplog: pytest.LogCaptur
         story.starts(number)
         story.ends(number, 0.1 * number)
     notifier.close()
-    line = "notify: slack://*** has not taken a message (ValueError); the sweep continues, and tells this once"
+    line = "notify: slack://*** did not accept a message (ValueError); the sweep continues, and says this once"
     assert told == [line]
     assert [record.getMessage() for record in caplog.records] == [line]
 
@@ -212,7 +212,7 @@ def test_a_server_gets_the_messages_and_its_refusal_is_told_without_the_address(
     answer_with(401)
     notifier.handle(SweepEnded(1060.0, Status.STOPPED, "interrupted", 0))
     notifier.close()
-    assert told == ["notify: json://*** has not taken a message (HTTP 401); the sweep continues, and tells this once"]
+    assert told == ["notify: json://*** did not accept a message (HTTP 401); the sweep continues, and says this once"]
     assert "HUSH" not in caplog.text
     assert str(port) not in caplog.text
 

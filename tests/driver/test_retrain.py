@@ -58,7 +58,7 @@ def test_without_validation_images_it_trains_to_the_best_epoch_without_early_sto
     assert config["training"]["epochs"] == 3
     assert config["training"]["early_stopping"]["patience"] is None
     assert notes == [
-        "There is no early stopping without validation images.",
+        "There is no early stopping without validation data.",
         "It trains for 3 epochs, up to the trial's best epoch; training.epochs=N changes that.",
         "It keeps the model of the epoch with the lowest training loss, which is usually the last one.",
     ]

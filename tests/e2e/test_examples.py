@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from programs import ROOT, environment
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_notebook_on_a_finished_sweep_runs(
     swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,7 @@ def test_no_page_had_an_error_or_made_a_request_to_another_host(watched: Watched
     assert [error for error in watched.errors if not (_NOISE.search(error) or error.endswith(_MISSING))] == []
 
 
+@pytest.mark.slow
 def test_the_champion_takes_raw_images_and_agrees_with_the_logged_model(
     swept_runs: SweepRuns, registered: registry.Registered, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_two_processes_may_create_a_store_at_the_same_time(tmp_path):
     assert other_files(tmp_path / "new", "mlflow.db") == []
 
 
+@pytest.mark.slow
 def test_a_store_can_be_created_after_its_creation_was_killed(tmp_path):
     uri, path = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
     process = creating(uri, "killed")

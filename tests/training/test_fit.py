@@ -436,8 +436,8 @@ def test_what_is_most_likely_a_mistake_in_a_users_function_is_found_before_the_f
     found = trainer.check([config.model_dump(mode="json") for config in configs])
     assert found["notes"] == [
         "its Rescaling(0.003922) layer makes the pixels, which are from 0 to 1, almost black; remove it",
-        "compiles its model, which changes nothing for task=classification; for the loss and the metrics that it "
-        "compiles, write task=custom",
+        "compiles its model, but task=classification uses a loss and metrics of its own; to use those that the model "
+        "is compiled with, write task=custom",
     ]
     assert "units" in found["unread"]
     assert "width" not in found["unread"]

@@ -55,7 +55,7 @@ def dataset(name: str, **options: Any) -> Dataset:
     return split(scanned(name, **options), 0.1, seed=1)
 
 
-@pytest.mark.parametrize("name", ["tensors", "batches"])
+@pytest.mark.parametrize("name", ["tensors", pytest.param("batches", marks=pytest.mark.slow)])
 def test_a_trial_that_is_interrupted_continues_to_the_last_bit(name: str, trial_config, tmp_path: Path) -> None:
     config = trial_config(*SMALL)
     _, whole = train(trainer(name), config, tmp_path / "whole")

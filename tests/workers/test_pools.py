@@ -239,8 +239,8 @@ def test_a_model_is_tested_on_the_test_images(pool: Pool, slot: str, task) -> No
     assert "no_such_module" in tested.error
 
 
-# An agent passes the task on as any other; on Ray it takes ten seconds more.
-@pytest.mark.parametrize("pool", [local, pytest.param(on_ray, marks=pytest.mark.slow)], indirect=True, ids=POOLS)
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [local, on_ray], indirect=True, ids=POOLS)
 def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: Pool, task, tmp_path) -> None:
     trained, to = task(), tmp_path / "package"
     run(pool, trained)

@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep watch`: a page on which sweeps can be followed, and those that run can be changed."""
+"""`python -m mnist_sweep watch`: a page to follow and change running sweeps."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def make_app(
 
 def _with_rights(message: dict[str, Any], *, acts: bool) -> dict[str, Any]:
     if "why" in message and not acts and not message["why"]:
-        message["why"] = "to change the sweep, open the link that watch has printed, with its token"
+        message["why"] = "to change the sweep, open the link that watch printed, with its token"
     return message
 
 
@@ -202,7 +202,7 @@ class _Guard:
         return None if acts or self._open or scope["path"] in _FILES else self._unknown()
 
     def _unknown(self) -> JSONResponse:
-        hint = "open the link that watch has printed, with its token, or send Authorization: Bearer TOKEN"
+        hint = "open the link that watch printed, with its token, or send Authorization: Bearer TOKEN"
         return web.error(401, hint, {"WWW-Authenticate": "Bearer"})
 
     def _has_token(self, headers: Headers) -> bool:

@@ -303,7 +303,7 @@ class Live:
     def why_not(self) -> str:
         """Says why this process cannot steer the sweep; empty if it can."""
         if self._watched.phase not in ("running", "starting"):
-            return "the sweep does not run"
+            return "the sweep is not running"
         for name in (SOCKET, LOCK):
             try:
                 owner = (self.folder / name).stat().st_uid

@@ -53,7 +53,7 @@ def slots(folder: Path, state: SweepState, gone: set[str], now: float) -> list[d
 
 
 def _measured(folder: Path, now: float) -> Mapping[str, Mapping[str, Any]]:
-    """Reads the file that the sweep writes every two seconds; nothing if it is old, or is none."""
+    """Reads the file that the sweep writes every two seconds; nothing if it is old, missing or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         content = json.loads((folder / SLOTS).read_bytes())
         if abs(now - content["time"]) < _FRESH:

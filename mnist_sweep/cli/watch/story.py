@@ -90,7 +90,7 @@ def line(event: Event, progress: Progress, best_before: int | None) -> Line | No
 def _trial(event: TrialEnded, progress: Progress, *, is_best: bool) -> Line:
     outcome, trial = event.outcome, progress.state.results.trials[event.trial]
     objective = progress.objective
-    which = f"Trial {event.trial}" + ("" if trial.confirms is None else f", which retrains {trial.confirms},")
+    which = f"Trial {event.trial}" + ("" if trial.confirms is None else f", which retrains trial {trial.confirms},")
     score = "" if outcome.score is None else f", {objective.name} {score_text(objective, outcome.score)}"
     best = ", the best so far" if is_best else ""
     took = f" after {format_duration(outcome.seconds)}" if outcome.seconds else ""

@@ -41,7 +41,7 @@ class Sweeps:
         self._ordered: list[str] = []
 
     def live(self, name: str) -> Live | None:
-        """Follows a sweep; None if it is none of those to show.
+        """Follows a sweep; None if it is not to be shown.
 
         Args:
             name: As the overview names it.

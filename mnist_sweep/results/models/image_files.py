@@ -31,7 +31,7 @@ class UnreadableError(ValueError):
 
 
 def read(path: Path, how: How | None = None) -> Image.Image:
-    """Reads an image file. Of several images in one file, or of an animation, it reads the first.
+    """Reads an image file. If it has several images, or is an animation, it reads the first one.
 
     A malicious image can take very long. `ImageDecoder` limits the time.
 

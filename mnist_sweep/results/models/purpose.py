@@ -85,9 +85,9 @@ class Purpose:
             predicted: (N, …), what the model returns.
 
         Returns:
-            For each row, of classes the most probable `class` by its name, its number as `digit`, its `probability`,
-            and all `probabilities`; of labels the names of the probable `labels`, and all `probabilities`; of numbers
-            the `values` by name. Of anything else, the `output` as it is.
+            A dict for each row. For classes: the name of the most probable `class`, its number as `digit`, its
+            `probability`, and all `probabilities`. For labels: the names of the probable `labels`, and all
+            `probabilities`. For numbers: the `values` by name. For anything else: the `output` as it is.
         """
         if not self._fits(predicted):
             return [{"output": row.tolist()} for row in predicted]
@@ -126,8 +126,8 @@ class Purpose:
             predicted: (N, …), what the model returns.
 
         Returns:
-            Of classes `predicted_COLUMN`, or `predicted`, and `probability`; of labels, for each the prediction, 0 or
-            1, and its probability; of numbers `predicted_NAME` for each. Of anything else, none.
+            For classes `predicted_COLUMN`, or `predicted`, and `probability`. For each label, the prediction, 0 or 1,
+            and its probability. For each number, `predicted_NAME`. For anything else, no columns.
         """
         if not self._fits(predicted):
             return {}

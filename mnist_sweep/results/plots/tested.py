@@ -35,8 +35,8 @@ class Ranked(NamedTuple):
         precision: Of the rows with at least this score, the share that is positive.
         recall: Of the positive rows, the share with at least this score.
         false_positives: Of the negative rows, the share with at least this score.
-        average_precision: The area below precision over recall, in steps.
-        auc: The area below recall over false positives.
+        average_precision: The area under the precision-recall curve, in steps.
+        auc: The area under the ROC curve.
     """
 
     thresholds: Floats
@@ -75,7 +75,7 @@ def ranked(true: Array, score: Array) -> Ranked | None:
 
 
 def precision_recall(true: Array, score: Array, title: str, names: Sequence[str] = ()) -> Figure:
-    """Plots precision over recall for all thresholds.
+    """Plots precision against recall for all thresholds.
 
     Args:
         true: (N,), 1 for the rows of the second class, else 0; or (N, K) for K labels.
@@ -101,7 +101,7 @@ def precision_recall(true: Array, score: Array, title: str, names: Sequence[str]
 
 
 def roc(true: Array, score: Array, title: str, names: Sequence[str] = ()) -> Figure:
-    """Plots true positives over false positives for all thresholds (receiver operating characteristic).
+    """Plots true positives against false positives for all thresholds (receiver operating characteristic).
 
     Args:
         true: As for `precision_recall`.
@@ -153,7 +153,7 @@ def label_scores(true: Array, score: Array, title: str, names: Sequence[str] = (
 
 
 def predicted_and_true(true: Array, predicted: Array, title: str, names: Sequence[str] = ()) -> Figure:
-    """Plots predicted over true numbers, in their own units.
+    """Plots predicted against true numbers, in their own units.
 
     Args:
         true: (N,) or (N, K).
@@ -174,7 +174,7 @@ def predicted_and_true(true: Array, predicted: Array, title: str, names: Sequenc
 
 
 def residuals(true: Array, predicted: Array, title: str, names: Sequence[str] = ()) -> Figure:
-    """Plots the residuals, true minus predicted numbers, over the predicted ones, in their own units.
+    """Plots the residuals, true minus predicted numbers, against the predicted ones, in their own units.
 
     Args:
         true: As for `predicted_and_true`.
@@ -202,7 +202,7 @@ class Tested(NamedTuple):
 
 
 def of_test(details: Mapping[str, Array], kind: TargetKind, title: str = "") -> Iterator[Tested]:
-    """Yields the plots that fit what a tested model predicts, besides the confusion matrix.
+    """Yields the plots for what a tested model predicts, apart from the confusion matrix.
 
     Args:
         details: The arrays of `test_details.npz`; those that are missing have no plots.
@@ -275,7 +275,7 @@ def _mark(axes: Axes, x: Floats, y: Floats, thresholds: Floats, colour: str, tol
 def _finished(figure: Figure, axes: Axes, names: Sequence[str], across: str, upwards: str) -> Figure:
     handles = axes.get_legend_handles_labels()[0]
     if not handles or (len(handles) == 1 and str(handles[0].get_label()).startswith("guessing")):
-        return common.nothing(figure, "All test rows are alike.")
+        return common.nothing(figure, "All test rows are of one class.")
     axes.set(xlabel=across, ylabel=upwards, xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
     left = common.note(len(names) - _CURVES, "more label", "left out") if len(names) > _CURVES else ""
     return common.legend(figure, handles, ["the dots are at a threshold of 0.5", left])

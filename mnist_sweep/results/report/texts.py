@@ -67,7 +67,7 @@ TEXTS = {
     ),
     "effects": (
         "Hyperparameter effects",
-        "Each point is a trial: its score over the value of one hyperparameter, whatever the others were. If the "
+        "Each point is a trial: its score against the value of one hyperparameter, whatever the others were. If the "
         "points rise or fall, the value matters. A search tries promising values more often, so good regions have many "
         "points.",
     ),
@@ -101,8 +101,8 @@ TEXTS = {
     ),
     "roc": (
         "ROC curve",
-        "The share of the positive rows that the winner finds over the share of the negative ones that it takes for "
-        "positive, for every threshold, on the test rows. The area under the curve (AUC) is how often it ranks a "
+        "The share of the positive rows that the winner finds, against the share of the negative ones that it takes "
+        "for positive, for every threshold, on the test rows. The area under the curve (AUC) is how often it ranks a "
         "positive row above a negative one.",
     ),
     "label_scores": (
@@ -118,7 +118,7 @@ TEXTS = {
     ),
     "residuals": (
         "Residuals",
-        "How much the true value is above the predicted one, over the predicted one, for each test row. Without a "
+        "How far the true value is above the predicted one, against the predicted one, for each test row. Without a "
         "pattern, the model has learned what there is. A slope, a curve or a funnel means that it is wrong in a way "
         "that a better model, or another target such as the logarithm, could avoid.",
     ),

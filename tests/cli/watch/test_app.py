@@ -66,7 +66,7 @@ def test_the_page_loads_nothing_from_elsewhere(server: Served) -> None:
 def test_a_sweep_and_the_overview_are_streams(server: Served, folder: Path) -> None:
     (first,) = server.messages(sweep(folder), 1)
     assert first["trials"][0]["s"] == "completed"
-    assert first["why"] == "the sweep does not run"
+    assert first["why"] == "the sweep is not running"
     (overview,) = server.messages("/sweeps", 1)
     assert [one["name"] for one in overview["sweeps"]] == [str(folder)]
 
@@ -159,7 +159,7 @@ def test_a_running_sweep_does_what_the_page_asks_for(compose_config: Any, tmp_pa
     with running_sweep(folder, config, epoch_seconds=0.05), serving([folder]) as served:
         assert served.messages(sweep(folder), 1, token=TOKEN)[0]["why"] == ""
         (without,) = served.messages(sweep(folder), 1)
-        assert without["why"] == "to change the sweep, open the link that watch has printed, with its token"
+        assert without["why"] == "to change the sweep, open the link that watch printed, with its token"
         done = [
             served.post(steer(folder), wish)[1]
             for wish in (

@@ -197,7 +197,7 @@ def test_time_stands_still_when_a_sweep_has_ended_or_was_killed(told: Told, tmp_
         journal.handle(SweepEnded(1400.0, Status.COMPLETED, "all trials are done", 0))
     head = told.next()["head"]
     assert (head["phase"], head["until"], head["resume"]) == ("complete", 1400.0, "")
-    assert told.live.why_not() == "the sweep does not run"
+    assert told.live.why_not() == "the sweep is not running"
 
 
 def test_a_damaged_journal_is_said_and_does_not_end_the_page(told: Told, tmp_path: Path) -> None:

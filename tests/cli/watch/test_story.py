@@ -57,7 +57,7 @@ def test_a_new_best_and_a_failure_stand_out(told: Told) -> None:
     assert told.lines[3].text == "Trial 2 failed after 10 s (ValueError: no luck)"
     story.starts(3, confirms=0)
     story.ends(3, 0.7)
-    assert told.last == ("trial", "Trial 3, which retrains 0, completed after 10 s, val_accuracy 0.7000")
+    assert told.last == ("trial", "Trial 3, which retrains trial 0, completed after 10 s, val_accuracy 0.7000")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_rows_that_are_all_alike_have_no_curves(true):
     assert ranked(true, np.linspace(0, 1, len(true))) is None
     if len(true):
         figure = plots.precision_recall(true, np.linspace(0, 1, len(true)), "")
-        assert figure.axes[0].texts[0].get_text() == "All test rows are alike."
+        assert figure.axes[0].texts[0].get_text() == "All test rows are of one class."
 
 
 def test_curves_of_two_classes_name_the_second_one_and_mark_the_usual_threshold():
