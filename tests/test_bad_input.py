@@ -31,6 +31,14 @@ CONFIG = [
     ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
     ("optimizer.lr=0.1", "optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?"),
     ("optimizer.momentum=0.9", "optimizer.momentum: unknown key; did you mean '+optimizer.arguments.momentum'?"),
+    (
+        "model.width=8,16 model.builder=mine:build",
+        "model.width: unknown key; for a key that your own code reads, write +model.width=8,16",
+    ),
+    (
+        "model.hypermodel=mine:build model.values.units=8",
+        "model.values.units: unknown key; for a key that your own code reads, write +model.values.units=8",
+    ),
     ("filters=8", "filters: unknown key; it exists only with model=cnn, as model.filters"),
     ("search.factor=3", "search.factor: unknown key; it exists only with search=asha or search=hyperband"),
     ("data.path=a#b.npz", "data.path=a#b.npz: cannot be parsed as typed; write 'data.path=\"a#b.npz\"'"),

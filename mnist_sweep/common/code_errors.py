@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
 
 # Of TensorFlow's settings that only take effect before its first operation, which this process has run already.
@@ -32,6 +32,23 @@ def code_error(setting: str, module: str, problem: str, error: BaseException) ->
     if isinstance(error, RuntimeError | ValueError) and _TOO_LATE.search(str(error)):
         todo = "; remove that line: each worker sets its own threads (workers.threads) and devices"
     return UserError(f"{setting}: {problem} ({kind}{place}{'' if line == kind else f': {line}'}){todo}")
+
+
+def import_error(setting: str, module: str, error: Exception) -> UserError:
+    """Describes why a user's module cannot be imported; if there is none, suggests one of this folder.
+
+    Args:
+        setting: The config key and its value, with which the message starts.
+        module: The user's module.
+        error: The exception.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is None or not f"{module}.".startswith(f"{missing}."):
+        return code_error(setting, module, "cannot be imported", error)
+    here = sorted(path.stem for path in Path().glob("*.py") if path.stem.isidentifier())
+    folders = sorted(path.parent.name for path in Path().glob("*/__init__.py"))
+    hint = did_you_mean(missing, [*here, *folders]) if here or folders else ""
+    return UserError(f"{setting}: there is no module {missing}{hint or '; it must be in this folder, or installed'}")
 
 
 def _place(module: str, stack: traceback.StackSummary) -> str:

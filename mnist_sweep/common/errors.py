@@ -176,6 +176,18 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             queue += [current.__cause__, None if current.__suppress_context__ else current.__context__]
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Suggests the known name that is closest to a misspelt one, as the end of a message; "" if none is close.
+
+    Args:
+        name: What the user wrote.
+        known: The valid names.
+    """
+    names = {n.lower(): n for n in sorted(known, reverse=True)}
+    found = difflib.get_close_matches(name.lower(), sorted(names), n=1, cutoff=0.6)
+    return f"; did you mean {names[found[0]]!r}?" if found else ""
+
+
 def did_you_mean(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
     """Suggests the known name that is closest to a misspelt one, as the end of a message.
 
@@ -188,9 +200,8 @@ def did_you_mean(name: str, known: Iterable[str], listed: Iterable[str] | None =
         `"; did you mean 'adam'?"`, or `"; choose one of: adam, sgd"` if no name is close.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {next(n for n in names if n.lower() == near[0])!r}?"
+    if hint := suggestion(name, names):
+        return hint
     names = names if listed is None else sorted(listed)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"; choose one of: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -110,6 +110,8 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
                 message += f" or {other['ctx']['expected']}"
         if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
             message += " or null"
+    if details["type"] == "list_type" and isinstance(value, str) and value:
+        message += f"; write '{key}=[{value}]'"
     sweep = meant_as_sweep(value) if key.startswith(_SEARCHED) else None
     if sweep is not None:
         message += f"; to search values, write {key}={sweep}"

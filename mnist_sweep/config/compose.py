@@ -425,14 +425,18 @@ def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
             name = next((o.partition("=")[2] for o in overrides if o.startswith(f"{key}=")), "NAME")
             return UserError(f"{key}: write it with a plus, +{key}={name}")
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
+    own = key.startswith("model.values.") or any(o.startswith("model.builder=") for o in overrides)
+    given = next((o for o in overrides if o.startswith(f"{key}=")), None)
+    if given and ((own and key.startswith("model.")) or ".arguments." in key):
+        why = "to add it" if ".arguments." in key else "for a key that your own code reads"
+        return UserError(f"{key}: unknown key; {why}, write {in_shell(f'+{given}') or f'+{key}=…'}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
     known = list(nested_keys(defaults(chosen, whole=False)))
     elsewhere = list(_options_with(key))
     if elsewhere and not same_end(key, known):
         return UserError(f"{key}: unknown key; it exists only with {' or '.join(elsewhere)}")
-    message = unknown_key(key, known)
-    return UserError(message + (f" (+{key}=… adds it)" if "arguments" in key else ""))
+    return UserError(unknown_key(key, known))
 
 
 def _groups() -> list[str]:

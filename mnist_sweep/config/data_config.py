@@ -53,11 +53,12 @@ class FolderData(OwnData):
     color: Literal["auto", "grey", "rgb"]
     skip_unreadable: bool
 
-    @field_validator("image_size")
+    @field_validator("image_size", mode="before")
     @classmethod
-    def _height_and_width(cls, value: list[int] | None) -> list[int] | None:
-        if value is not None and len(value) != 2:
-            raise ValueError("must be a height and a width, such as [96,96]")
+    def _height_and_width(cls, value: object) -> object:
+        if value is not None and not (isinstance(value, list) and len(value) == 2):
+            side = value if isinstance(value, int) and value > 0 else 96
+            raise ValueError(f"must be a height and a width, such as [{side},{side}]")
         return value
 
 

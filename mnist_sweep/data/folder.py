@@ -28,6 +28,7 @@ Array = NDArray[Any]
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _KINDS = "PNG, JPEG, BMP, GIF or WebP"
 # What file managers and archives leave in folders; hidden files are ignored as well.
+_IN_NO_CLASS = "is in no class's folder"
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 # The names of the folders of each part.
 _PARTS: dict[PartName, tuple[str, ...]] = {
@@ -180,7 +181,8 @@ def _listed(root: Path, where: str) -> _Found:
         found, folders = _Found(), _parts(root, where)
         for part, folder in folders.items():
             _classes(root, part, folder, found, where)
-            if not any(picture.part == part for picture in found.pictures) and not found.wrong:
+            in_no_class = all(why == _IN_NO_CLASS for why in found.wrong.values())
+            if in_no_class and not any(picture.part == part for picture in found.pictures):
                 what = "" if folder == root else f"its folder {folder.name} "
                 raise UserError(
                     f"{where}: {what}has no folders with pictures; put those of each class into a folder of its own"
@@ -234,7 +236,7 @@ def _classes(root: Path, part: PartName, folder: Path, found: _Found, where: str
                 else:
                     found.wrong[name] = f"is not a {_KINDS} file"
         elif entry.suffix.lower() in _SUFFIXES:
-            found.wrong[str(entry.relative_to(root))] = "is in no class's folder"
+            found.wrong[str(entry.relative_to(root))] = _IN_NO_CLASS
         else:
             found.ignored.append(str(entry.relative_to(root)))
 

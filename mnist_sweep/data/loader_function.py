@@ -7,13 +7,12 @@ import inspect
 import random
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from mnist_sweep.common.code_errors import code_error
+from mnist_sweep.common.code_errors import code_error, import_error
 from mnist_sweep.common.errors import UserError, did_you_mean
 
 Function = Callable[..., Any]
@@ -57,20 +56,11 @@ def plain_import(about: str, module: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise code_error(about, module, "cannot be imported", error) from error
-        here = sorted(path.stem for path in Path().glob("*.py") if path.stem.isidentifier())
-        folders = sorted(path.parent.name for path in Path().glob("*/__init__.py"))
-        hint = did_you_mean(error.name, [*here, *folders]) if here or folders else ""
-        raise UserError(
-            f"{about}: there is no module {error.name}{hint or '; it must be in this folder, or installed'}"
-        ) from None
     except SystemExit as error:
         ends = code_error(about, module, "ends the process when it is imported", error)
         raise UserError(f'{ends}; move what reads the command line below `if __name__ == "__main__":`') from error
     except Exception as error:
-        raise code_error(about, module, "cannot be imported", error) from error
+        raise import_error(about, module, error) from error
 
 
 def takes_batch_size(function: Function, arguments: Mapping[str, Any]) -> bool:

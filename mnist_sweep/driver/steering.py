@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import platform
 import re
 import shlex
@@ -65,7 +66,7 @@ class Steering:
 
     def stop(self, trial: int) -> Answer:
         """Stops a trial after its current epoch. It keeps its result so far."""
-        return self._ask({"do": "stop", "trial": trial})
+        return self._ask({"do": "stop", "trial": _number("stop", trial)})
 
     def add(self, *values: str | Mapping[str, Any]) -> Answer:
         """Adds a trial, which starts next.
@@ -96,10 +97,10 @@ class Steering:
 
     def slots(self, count: int) -> Answer:
         """Uses at most so many slots. The process of another one ends, when its trial has."""
-        return self._ask({"do": "slots", "slots": count})
+        return self._ask({"do": "slots", "slots": _number("slots", count)})
 
     def _ask(self, wish: Mapping[str, Any]) -> Answer:
-        text = self._exchange(json.dumps(wish).encode() + b"\n")
+        text = self._exchange(json.dumps(wish, default=_plain).encode() + b"\n")
         try:
             answer = json.loads(text)
         except ValueError:
@@ -154,6 +155,21 @@ class Steering:
         else:
             # Where the folder's disk has no sockets.
             connection.connect(path.read_text())
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of NumPy's, as frames have them, as JSON has it."""
+    if getattr(value, "ndim", None) != 0:
+        raise UserError(f"steer: {value!r} must be a text, a number, true or false")
+    return value.item()
+
+
+def _number(wish: str, given: Any) -> int:
+    """Returns a whole number, also one of NumPy's, as frames have them."""
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise UserError(f"{wish}: {given!r} must be a whole number") from None
 
 
 def running(sweep: str | None) -> Path:

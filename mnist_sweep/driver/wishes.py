@@ -191,7 +191,8 @@ class Wishes:
         back = have - count
         if not back:
             return _Done(f"All {counted(have, 'slot')} can be used" if have > 1 else "The slot can be used")
-        waits = f", {busy} of them when {'its trial ends' if busy == 1 else 'their trials end'}" if busy > 0 else ""
+        some = "" if busy == back else f", {busy} of them"
+        waits = f"{some} when {'its trial ends' if busy == 1 else 'their trials end'}" if busy > 0 else ""
         return _Done(f"{counted(back, 'slot')} of {have} {'is' if back == 1 else 'are'} given back{waits}")
 
     # ---- set ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, suggestion
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
 from mnist_sweep.journal.files import ARRAYS, CODE, COMPILED, CONFIGS, DATA, FILE, LOCK, LOG, SOCKET, WORKERS
@@ -286,7 +286,9 @@ def find(sweep: str, wanted_by: str) -> Path:
         found = sweeps(folder)
         if found:
             return found[-1]
-    raise UserError(f"{wanted_by} {sweep}: no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
+    names = [path.name for path in SWEEPS.iterdir() if sweeps(path)] if SWEEPS.is_dir() else []
+    what = suggestion(sweep, names) or "; write NAME, NAME/TIME or its folder"
+    raise UserError(f"{wanted_by} {sweep}: no such sweep in {SWEEPS}/{what}")
 
 
 def elsewhere(folder: Path) -> Path | None:

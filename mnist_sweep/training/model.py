@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.task import TaskConfig
@@ -246,7 +246,8 @@ def load_builder(model: CustomModel) -> Callable[..., Any]:
     module, _, function = model.builder.partition(":")
     loaded = user_code.load(setting, module)
     if not callable(getattr(loaded, function, None)):
-        raise UserError(f"{setting}: {module} has no function {function}")
+        names = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
+        raise UserError(f"{setting}: {module} has no function {function}{did_you_mean(function, names)}")
     found: Callable[..., Any] = getattr(loaded, function)
     try:
         inspect.signature(found).bind({}, (), 0)
@@ -312,10 +313,15 @@ def users_own(config: TrialConfig, schema: Schema) -> UserModel:
 def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> UserModel:
     setting = f"model.builder={model.builder}"
     builder = load_builder(model)
+    given = _given(model)
     try:
-        built = builder(_given(model), input_shape(schema), output_size(schema.target))
+        built = builder(given, input_shape(schema), output_size(schema.target))
     except Exception as error:
-        raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
+        raised = user_code.code_error(setting, model.builder.partition(":")[0], "raised", error)
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+        if isinstance(missing, str) and missing.isidentifier() and missing not in given:
+            raise UserError(f"{raised}; if it reads that from its config, write +model.{missing}=…") from error
+        raise raised from error
     if not isinstance(built, keras.Model):
         raise UserError(f"{setting}: returned {type(built).__name__}; return a keras.Model")
     subclassed = not isinstance(built, keras.Sequential | keras.src.models.Functional)

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from mnist_sweep.common.code_errors import code_error as code_error
+from mnist_sweep.common.code_errors import import_error
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.text import first_line
 from mnist_sweep.journal.files import MODEL_FILE
@@ -53,7 +54,7 @@ def load(setting: str, module: str) -> ModuleType:
         ends = code_error(setting, module, "ends the process when it is imported", error)
         raise UserError(f'{ends}; move what reads the command line below `if __name__ == "__main__":`') from error
     except Exception as error:
-        raise code_error(setting, module, "cannot be imported", error) from error
+        raise import_error(setting, module, error) from error
     finally:
         slow.cancel()
 

@@ -327,8 +327,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (["search.max_trial=3"], "search.max_trial: unknown key; did you mean 'search.max_trials'?"),
         (
             ["optimizer.arguments.clipnorm=1.0"],
-            "optimizer.arguments.clipnorm: unknown key; did you mean 'optimizer.arguments'? "
-            "(+optimizer.arguments.clipnorm=… adds it)",
+            "optimizer.arguments.clipnorm: unknown key; to add it, write +optimizer.arguments.clipnorm=1.0",
         ),
         (["data=npz"], "data.path: a value is required; give data.path=…"),
         (["name=${foo}"], "name: Interpolation key 'foo' not found"),

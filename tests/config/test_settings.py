@@ -308,6 +308,7 @@ def test_npz_with_a_path_is_accepted(compose_config: Compose) -> None:
     ("changes", "expected"),
     [
         ({"data.image_size": [96]}, "data.image_size=[96]: must be a height and a width, such as [96,96]"),
+        ({"data.image_size": 32}, "data.image_size=32: must be a height and a width, such as [32,32]"),
         ({"data.image_size": [0, 3]}, "data.image_size.1=0: must be at least 1"),
         ({"data.color": "blue"}, "data.color=blue: must be 'auto', 'grey' or 'rgb'"),
         ({"data.path": None}, "data.path=null: data=folder needs data.path=FOLDER"),

@@ -435,7 +435,7 @@ def test_slots_are_given_back_when_their_trials_have_ended_and_taken_again(start
     assert len(results.outcomes) == 9
     assert all(outcome.status is Status.COMPLETED for outcome in results.outcomes.values())
     assert [answer["done"] for answer in sweep.answers] == [
-        "2 slots of 3 are given back, 2 of them when their trials end",
+        "2 slots of 3 are given back when their trials end",
         "All 3 slots can be used",
     ]
     closed, opened = sweep.of(SlotClosed), sweep.of(SlotOpened)
@@ -444,6 +444,13 @@ def test_slots_are_given_back_when_their_trials_have_ended_and_taken_again(start
     between = [e for e in sweep.of(TrialStarted) if closed[-1].time <= e.time < opened[0].time]
     assert len({event.slot for event in between}) == 1
     assert sorted(sweep.workers.names) == ["cpu0", "cpu1", "cpu2"]
+
+
+def test_a_busy_slot_that_is_given_back_is_said_to_end_its_trial_first(start: Start) -> None:
+    sweep = start("search.max_trials=6", slots=2)
+    sweep.when(epoch_of(0), do="slots", slots=1)
+    sweep.run()
+    assert sweep.said == "1 slot of 2 is given back when its trial ends"
 
 
 def test_all_slots_can_be_given_back_for_a_while(start: Start) -> None:

@@ -11,7 +11,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mnist_sweep.cli.commands import COMMANDS
@@ -78,6 +80,31 @@ def test_a_request_arrives_with_who_made_it_and_is_answered(folder: Path) -> Non
         with pytest.raises(UserError, match="^stop 9: there is no such trial$"):
             answered(server, lambda _: {"error": "stop 9: there is no such trial"}, lambda: Steering(folder).stop(9))
     assert not (folder / SOCKET).exists()
+
+
+def test_values_of_a_frame_are_sent_as_they_are_and_others_refused_in_one_line(folder: Path) -> None:
+    steering = Steering(folder)
+    with SteeringSocket(folder) as server:
+        seen: list[Any] = []
+        for wish in (
+            lambda: steering.stop(np.int64(3)),
+            lambda: steering.slots(np.int32(0)),
+            lambda: steering.add({"a": np.float64(0.5), "b": np.str_("x")}),
+        ):
+            answered(server, lambda request: seen.append(request.wish) or {"done": "Done"}, wish)
+    assert seen == [
+        {"do": "stop", "trial": 3},
+        {"do": "slots", "slots": 0},
+        {"do": "add", "values": {"a": 0.5, "b": "x"}},
+    ]
+    for mistake, message in (
+        (lambda: steering.stop("3"), "stop: '3' must be a whole number"),
+        (lambda: steering.slots(1.5), "slots: 1.5 must be a whole number"),
+        (lambda: steering.add({"a": Path("x")}), "steer: PosixPath('x') must be a text, a number, true or false"),
+    ):
+        with pytest.raises(UserError) as caught:
+            mistake()
+        assert str(caught.value) == message
 
 
 def test_what_a_killed_process_has_left_is_replaced(folder: Path) -> None:

@@ -56,6 +56,11 @@ def test_a_running_sweep_is_followed_and_changed_on_its_page(browser, compose_co
         page.wait_for_selector("#running .card >> text=Trial 1")
         before = page.inner_text("#running [data-trial='0'] .far span")
         until(page, lambda: page.inner_text("#running [data-trial='0'] .far span") != before)
+        # What is told of the trial under the pointer is up to date, too.
+        page.hover("#running [data-trial='0']")
+        until(page, lambda: page.inner_text("#readout").startswith("Trial 0 · running · "))
+        before = page.inner_text("#readout")
+        until(page, lambda: page.inner_text("#readout") not in (before, ""))
 
         with opened(browser, served, NAME, token="") as reader:
             reader.page.wait_for_selector("#running .card")
@@ -101,6 +106,23 @@ def test_a_running_sweep_is_followed_and_changed_on_its_page(browser, compose_co
 
         page.set_viewport_size({"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_the_trials_of_a_stopped_sweep_do_not_run(browser, tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "up"
+    folder.mkdir(parents=True)
+    with Journal(folder) as written:
+        whole = list(made_up_sweep.events("made/up", 3, 9, slots=2, start=time.time() - 100))
+        first = next(i for i, event in enumerate(whole) if isinstance(event, TrialEnded))
+        written.handle(*whole[: first + 1], SweepEnded(time.time(), Status.STOPPED, "stopped by Ctrl-C", 0))
+    with serving([folder]) as served, opened(browser, served, str(folder)) as watched:
+        page = watched.page
+        page.wait_for_selector("#running .card")
+        assert page.inner_text("#phase") == "stopped"
+        assert page.inner_text("#running-part h2") == "Interrupted 1"
+        assert "1 interrupted" in page.inner_text("#done-about")
+        page.hover("#running .card")
+        until(page, lambda: " · interrupted · " in page.inner_text("#readout"))
 
 
 def nodes_of(browser, folder: Path, trials: int) -> int:

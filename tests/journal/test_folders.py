@@ -168,6 +168,17 @@ def test_the_data_left_by_a_killed_driver_of_a_finished_sweep_is_removed(tmp_pat
     assert tree(tmp_path) == {"trials", "trials/0000", "trials/0000/model.h5"}
 
 
+def test_a_misspelt_name_is_answered_with_the_one_that_is_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path / folders.SWEEPS / "table" / "1")
+    for given, hint in (("tabel", "; did you mean 'table'?"), ("cnn", "; write NAME, NAME/TIME or its folder")):
+        with pytest.raises(UserError) as caught:
+            folders.find(given, "resume")
+        assert str(caught.value) == f"resume {given}: no such sweep in experiments/{hint}"
+
+
 class TestRetraining:
     def test_the_folders_of_retrained_trials_are_not_those_of_sweeps(self, tmp_path: Path) -> None:
         begin(tmp_path / "quick" / "1")

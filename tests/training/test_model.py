@@ -225,8 +225,9 @@ class TestCustomModel:
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            ("no_such_module:good", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
+            ("no_such_module:good", "there is no module no_such_module; "),
             ("user_models:missing", "user_models has no function missing"),
+            ("user_models:god", "user_models has no function god; did you mean 'good'?"),
             ("hypermodels:build_model", "is called with a config, the shape of an input and the number of outputs ("),
             ("user_models:broken", "raised (KeyError at user_models.py:"),
             ("user_models:text", "returned str; return a keras.Model"),
@@ -242,6 +243,10 @@ class TestCustomModel:
         with pytest.raises(UserError) as error:
             self.build(trial_config, function)
         assert str(error.value).startswith(f"model.builder={function}: {message}")
+
+    def test_a_key_that_the_builder_reads_and_nobody_gave_is_named(self, trial_config) -> None:
+        with pytest.raises(UserError, match=r": 'depth'\); if it reads that from its config, write \+model\.depth=…$"):
+            self.build(trial_config, "user_models:broken")
 
     def test_a_subclassed_model_is_trained_and_saved(self, trainer, trial_config, tmp_path: Path, monkeypatch) -> None:
         import numpy as np

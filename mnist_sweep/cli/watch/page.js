@@ -23,6 +23,8 @@ const badge = (part, phase, paused) => {
   const style = `badge ${phase === "complete" ? "completed" : phase === "interrupted" ? "failed" : paused ? "paused" : phase}`;
   if (part.className !== style) part.className = style;
 };
+/** What a trial without an end is: a sweep that was stopped or killed has left it. */
+const unended = (phase) => (phase === "running" || phase === "starting" ? "running" : "interrupted");
 
 // ---- one sweep
 
@@ -50,7 +52,8 @@ function sweepPage(name) {
     const row = model.trials.get(model.lit);
     if (!row) return say(byId("readout"), "Point at a curve, a dot or a row to see its trial.");
     const values = model.space.map((one, k) => [one.short, row.v[k]]).filter(([, value]) => value !== null && value !== undefined);
-    say(byId("readout"), [`Trial ${row.n}`, row.s, row.score === null ? "" : `${model.metric} ${figure(row.score)}`, listed(values), row.reason || ""].filter(Boolean).join(" · "));
+    const status = row.s === "running" ? unended(model.head.phase) : row.s;
+    say(byId("readout"), [`Trial ${row.n}`, status, row.score === null ? "" : `${model.metric} ${figure(row.score)}`, listed(values), row.reason || ""].filter(Boolean).join(" · "));
   }
 
   charts.curves = curvesChart(byId("curves"), model, point);
@@ -148,6 +151,7 @@ function sweepPage(name) {
     if (has("head")) top();
     if (has("head", "why", "space")) steer.draw();
     if (has("trials", "head", "why")) running();
+    if (has("trials")) readout();
     if (has("slots")) slots();
     if (has("trials", "head")) charts.curves.draw();
     if (has("order", "space", "head") && !boardDue) boardDue = setTimeout(boards, model.rows.length > 200 ? 1000 : 100);
@@ -191,7 +195,7 @@ function sweepPage(name) {
     byId("scores").setAttribute("aria-label", `Best ${head.objective} of each trial`);
     tick();
     const failed = [head.failed ? `${head.failed} failed` : "", head.refused ? `${head.refused} refused` : "", head.retraining ? `${head.retrained} retrained to compare the best` : ""];
-    say(byId("done-about"), [head.running ? `${head.running} running` : "", ...failed].filter(Boolean).join(" · "));
+    say(byId("done-about"), [head.running ? `${head.running} ${unended(head.phase)}` : "", ...failed].filter(Boolean).join(" · "));
     byId("done-about").classList.toggle("bad", head.failed > 0);
     say(byId("busy"), head.phase === "running" ? `${head.running} of ${head.slots} busy` : "–");
     say(byId("busy-about"), head.limit === null || head.limit === undefined ? "" : `limited to ${head.limit}`);
@@ -217,6 +221,7 @@ function sweepPage(name) {
   const cards = new Map();
   function running() {
     hide(byId("running-part"), !model.running.length && !(model.head.queued || []).length);
+    say(byId("running-title"), unended(model.head.phase) === "running" ? "Running" : "Interrupted");
     say(byId("running-count"), String(model.running.length));
     const shownOnes = model.running.slice(0, MOST_RUNNING);
     for (const [n, card] of cards) {
@@ -227,7 +232,7 @@ function sweepPage(name) {
     for (const n of shownOnes) card(n);
     const hidden = model.running.length - shownOnes.length;
     hide(byId("running-more"), hidden === 0);
-    if (hidden) say(byId("running-more"), `${counted(hidden, "more trial")} ${hidden === 1 ? "runs" : "run"}.`);
+    if (hidden) say(byId("running-more"), `And ${counted(hidden, "more trial")}.`);
     const queued = (model.head.queued || []).map((one) => `Next: trial ${one.trial}, added by ${one.by}: ${listed(one.values)}`);
     if (byId("queued").textContent !== queued.join("")) byId("queued").replaceChildren(...queued.map((text) => make("li", { textContent: text })));
   }
@@ -364,7 +369,7 @@ function overviewPage() {
     say(found.of, one.best ? `${one.objective}, trial ${one.best.trial}` : one.objective);
     found.bar.style.transform = `scaleX(${share})`;
     hide(found.bar.parentNode, one.phase !== "running" || !one.most);
-    say(found.done, `${done} ${one.most === null && one.ended === 1 ? "trial" : "trials"}${one.running ? `, ${one.running} running` : ""}${one.failed ? `, ${one.failed} failed` : ""}`);
+    say(found.done, `${done} ${one.most === null && one.ended === 1 ? "trial" : "trials"}${one.running ? `, ${one.running} ${unended(one.phase)}` : ""}${one.failed ? `, ${one.failed} failed` : ""}`);
     const left = one.left === null || one.left === undefined ? null : Math.max(0, one.left - (now - message.now));
     say(found.left, one.phase === "running"
       ? [one.paused ? "paused" : left === null ? "" : `about ${about(left)} left`, `${duration(elapsed)} so far`].filter(Boolean).join(" · ")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError, did_you_mean
 
-_SCALING = "the arithmetic is the same; only the scaling of the pixels may round differently"
+_SCALING = "the arithmetic is the same; only the scaling of the inputs may round differently"
 _KERNELS = "another runtime adds the same numbers in another order"
 _TENSORFLOW = ("tensorflow",)
 

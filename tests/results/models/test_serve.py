@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPResponse
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import made_up
 import numpy as np
 import pytest
 from browser import browser as browser
@@ -933,6 +934,17 @@ def test_pictures_are_not_taken_by_models_of_tables(form):
     assert (status, answer) == (415, {"error": "Content-Type must be application/json"})
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("table", "data/flowers.csv"), ("mnist", "mnist"), ("of an old sweep", "of an old sweep")]
+)
+def test_the_page_names_the_file_of_own_data(name: str, shown: str) -> None:
+    tags = {"mnist_sweep.sweep": "quick/now", "mnist_sweep.trial": "3", "data.name": name}
+    from mlflow import MlflowClient
+
+    run = made_up.run("run3", {**tags, "data.source": "data/flowers.csv"})
+    assert served_models.card(ModelRun(MlflowClient("sqlite://"), run))["data"] == shown
+
+
 def test_a_form_is_told_the_columns_their_ranges_and_rows_of_the_training_data(form):
     told = form.ask("GET", "/inputs")[1]
     assert told["fields"] == [
@@ -974,7 +986,7 @@ def test_a_form_is_filled_in_and_answered(browser, form):
     with page_of(browser, width=360, height=780) as watched:
         page = watched.page
         opened(page, form)
-        assert page.inner_text("#title") == "Which flower?"
+        assert page.inner_text("#title") == "Predict flower"
         until(page, lambda: said(page) == "tulip")
         assert page.input_value("label:has-text('width') + input") == "0.1"
         assert "in training 0.5 to 2; may be empty" in page.inner_text(".field.number.outside")
@@ -991,6 +1003,25 @@ def test_a_form_is_filled_in_and_answered(browser, form):
         until(page, lambda: page.inner_text("#sure") == "Nothing yet")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert (watched.errors, watched.hosts) == ([], {"127.0.0.1"})
+
+
+def test_short_names_of_classes_do_not_cover_what_is_next_to_them(browser, decoders):
+    # As large as a digit, which these are wider than.
+    purpose = Purpose(replace(FORM, target=Target("classes", 2, ("WW", "MM"))), "binary", "flower", sample=SAMPLE)
+    with (
+        serving(served(purpose, is_red, never, complete=True), decoders) as started,
+        page_of(browser, width=1000, height=800) as watched,
+    ):
+        opened(watched.page, started)
+        until(watched.page, lambda: said(watched.page) in ("WW", "MM"))
+        for left, right in (("#digit", "#sure"), (".others .says", ".others b")):
+            inked = watched.page.locator(left).first.evaluate(
+                "(e) => { const text = document.createRange(); text.selectNodeContents(e); "
+                "return text.getBoundingClientRect().right; }"
+            )
+            beside = watched.page.locator(right).first.bounding_box()
+            assert beside is not None
+            assert inked <= beside["x"]
 
 
 def test_a_picture_is_opened_and_answered(browser, decoders, tmp_path):

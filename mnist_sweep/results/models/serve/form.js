@@ -11,7 +11,7 @@ export class Form {
   hints = ["Nothing yet", "Fill in the form to see what the model predicts."];
 
   constructor(about, changed, failed, { fields, examples }) {
-    this.title = about.predicts === "numbers" || !about.column ? "What does the model predict?" : `Which ${about.column}?`;
+    this.title = about.predicts === "numbers" || !about.column ? "What does the model predict?" : `Predict ${about.column}`;
     if (about.predicts === "numbers" && about.named) this.title = `Predict ${about.names.join(", ")}`;
     [this.examples, this.next, this.filled] = [examples, 0, examples.length > 0];
     this.controls = fields.map((field, i) => make(field, i));

@@ -15,6 +15,7 @@ import pandas as pd
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names, spaced
+from mnist_sweep.config.data_config import DATA, DataConfig, OwnData
 from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.data.schema import ONLY
@@ -181,6 +182,8 @@ def card(champion: ModelRun) -> dict[str, Any]:
     """What the page shows about the champion: its sweep, trial, scores and data."""
     tags, metrics = champion.run.data.tags, champion.run.data.metrics
     rows = "images" if "data.image" in tags else "rows"
+    # Of data of one's own, the place tells more than the kind.
+    own = issubclass(DATA.get(tags["data.name"], DataConfig), OwnData)
     best = [name.removeprefix("best_") for name in sorted(metrics) if name.startswith("best_val_")]
     scores = {name: metrics[f"best_{name}"] for name in best}
     tested = [f"test_{name.removeprefix('val_')}" for name in best]
@@ -190,7 +193,7 @@ def card(champion: ModelRun) -> dict[str, Any]:
         "trial": champion.trial,
         "confirms": int(tags[TAG_CONFIRMS]) if TAG_CONFIRMS in tags else None,
         "scores": scores,
-        "data": tags["data.name"],
+        "data": tags["data.source"] if own and "data.source" in tags else tags["data.name"],
         "rows": rows,
         "training": int(tags.get(f"data.training_{rows}", 0)),
     }
