@@ -96,7 +96,7 @@ class Steering:
         return self._ask({"do": "set", "settings": list(settings)})
 
     def slots(self, count: int) -> Answer:
-        """Uses at most so many slots. The process of another one ends, when its trial has."""
+        """Limits the number of slots. A slot that is given back ends its process when its trial has ended."""
         return self._ask({"do": "slots", "slots": _number("slots", count)})
 
     def _ask(self, wish: Mapping[str, Any]) -> Answer:
