@@ -18,7 +18,7 @@ sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 	$(BIN)/python -m mnist_sweep +experiment=cnn
 
 test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres $(VENV)/network ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 
 test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

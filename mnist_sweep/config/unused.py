@@ -124,6 +124,8 @@ def refuse_unused(config: Config) -> None:
     Raises:
         UserError: A value would be ignored, or the target can't be reached.
     """
+    for group in ("model", "training"):
+        _check_groups(config[group], _defaults(config)[group], group)
     _check_target(config)
     values = flat(config)
     for keys, ignored, why in _RULES:
@@ -133,6 +135,18 @@ def refuse_unused(config: Config) -> None:
         for key in _matching(keys, values):
             if key not in defaults or values[key] != defaults[key]:
                 raise UserError(f"{key}={as_written(values[key])}: is not used; {why}")
+
+
+def _check_groups(values: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> None:
+    for key, default in defaults.items():
+        if not isinstance(default, Mapping) or not default or key not in values:
+            continue
+        if not isinstance(values[key], Mapping):
+            raise UserError(
+                f"{name}.{key}={as_written(values[key])}: is a group; set its keys, such as {name}.{key}."
+                f"{next(iter(default))}"
+            )
+        _check_groups(values[key], default, f"{name}.{key}")
 
 
 def _check_target(config: Config) -> None:

@@ -33,6 +33,9 @@ from mnist_sweep.config.unused import refuse_unused
         ("model=cnn model.pooling.kind=null model.pooling.after=all", "model.pooling.after=all: is not used; "),
         ("model=cnn model.layers=1 model.padding=same model.residual=true", "model.residual=true: is not used; "),
         ("augment.fill=wrap augment.contrast=0.1", "augment.fill=wrap: is not used; "),
+        ("training.early_stopping=5", "training.early_stopping=5: is a group; set its keys, such as "),
+        ("training.early_stopping=null", "training.early_stopping=null: is a group; "),
+        ("model=cnn model.pooling=null", "model.pooling=null: is a group; set its keys, such as model.pooling.kind"),
         ("search.target=97", "search.target=97: an accuracy is at most 1; 97 percent are 0.97"),
     ],
 )

@@ -54,7 +54,7 @@ NOT_RUN = {
     "pip install -e .[jax]": "installs packages",
     "pip install -e .[ray]": "installs packages",
     "pip install -e .[gpu-jax]": "installs packages",
-    'python -m pytest -m "not slow" -n 2 --dist loadfile': "runs the tests, of which this is one",
+    'python -m pytest -m "not slow" -n 3 --dist loadfile': "runs the tests, of which this is one",
 }
 # Formats that take seconds each, and that tests/results test.
 SLOW_FORMATS = ",savedmodel,tflite,tflite-int8"

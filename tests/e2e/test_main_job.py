@@ -273,6 +273,7 @@ def test_hyperband_trials_continue_from_their_parents_and_the_driver_loads_no_te
 
 
 class TestConfigs:
+    @pytest.mark.slow
     def test_a_users_experiment_and_model_in_the_working_directory_are_found(
         self, run, digits: Path, work: Path
     ) -> None:

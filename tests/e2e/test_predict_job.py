@@ -25,6 +25,7 @@ def image_files(digits: Path, tmp_path: Path) -> list[Path]:
     return [tmp_path / name for name in ("zero.jpg", "text.png", "one.png", "two digits.png")]
 
 
+@pytest.mark.slow
 def test_digits_in_images_are_recognized_and_doubts_are_reported(
     swept, run_here, image_files: list[Path], tmp_path: Path
 ) -> None:

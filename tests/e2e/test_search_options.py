@@ -33,6 +33,7 @@ def events(folder: Path, name: str, kind: type) -> list:
     return [event for event in journal.read(path.parent) if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 def test_trial_0_is_the_default_and_trials_that_are_not_among_the_best_are_stopped(confirmed) -> None:
     folder, _ = confirmed
     ends = {e.trial: e.outcome for e in events(folder, "asked", TrialEnded)}
@@ -50,6 +51,7 @@ def test_trial_0_is_the_default_and_trials_that_are_not_among_the_best_are_stopp
     assert len(ends) - len(refused) - len(anew) == 5
 
 
+@pytest.mark.slow
 def test_the_best_are_retrained_before_the_winner_is_tested(confirmed, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, output = confirmed
     (told,), (tested,) = events(folder, "asked", Confirmed), events(folder, "asked", WinnerTested)

@@ -55,7 +55,7 @@ def test_ui_hides_the_store_ignores_proxies_and_leaves_no_process(swept: tuple[P
         assert gone(started)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_serve_ends_while_it_is_loading_models_and_leaves_no_process(swept: tuple[Path, str], number: int) -> None:
     with running(swept[0], "serve", "four", "--port", "0", "--token", "auto") as (process, line):
         assert re.fullmatch(r"Draw at http://127\.0\.0\.1:\d+/\?token=[\w-]{32} \(Ctrl-C stops it\)\n", line), line

@@ -26,7 +26,7 @@ SWEEP = (
     "model.units=choice(4,8,16,32)",
     "model.dropout=interval(0,0.5)",
     "optimizer.learning_rate=0.01",
-    "training.epochs=60",
+    "training.epochs=600",
     "confirm=null",
     "workers.count=2",
 )
@@ -53,6 +53,9 @@ def test_a_running_sweep_is_steered_and_tells_who_did_it(
         assert added is not None
         assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
         steering.stop(0)
+        done = run(work, "steer", "steered", "set", "model.units=64")
+        assert done.returncode == 2
+        assert "model.units=64: 64 is not in choice(4, 8, 16, 32); values can only be narrowed" in done.stderr
         steering.set("search.max_trials=4")
         steering.slots(1)
 
@@ -62,9 +65,6 @@ def test_a_running_sweep_is_steered_and_tells_who_did_it(
         until(lambda: any(event.trial.number == added for event in of(TrialStarted)))
         done = run(work, "steer", "last", "stop", str(added))
         assert (done.returncode, done.stdout) == (0, f"Trial {added} will stop after its current epoch\n"), done.stderr
-        done = run(work, "steer", "steered", "set", "model.units=64")
-        assert done.returncode == 2
-        assert "model.units=64: 64 is not in choice(4, 8, 16, 32); values can only be narrowed" in done.stderr
         output, _ = driver.communicate(timeout=100)
     finally:
         driver.kill()

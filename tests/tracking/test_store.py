@@ -125,6 +125,7 @@ def test_a_store_that_cannot_be_created_is_an_error(tmp_path, place, reason):
     assert str(caught.value) == f"tracking.uri={uri}: cannot be written ({reason})"
 
 
+@pytest.mark.slow
 def test_two_processes_may_create_a_store_at_the_same_time(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     processes = [creating(uri, name) for name in "ab"]
