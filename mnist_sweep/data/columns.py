@@ -46,12 +46,14 @@ class Described:
         columns: The columns that are used.
         inputs: The inputs that are made from them.
         notes: What the user should know about how they were read; a line each.
+        constant: The columns with the same value in every row, which are not used.
         ready: What `encode` would find out once more, by column: numbers (N, k), or places of categories (N,).
     """
 
     columns: list[Column] = field(default_factory=list)
     inputs: dict[str, Input] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
     ready: dict[str, Array] = field(default_factory=dict)
 
 
@@ -72,7 +74,7 @@ def describe(
         UserError: A column has values of a kind that cannot be used, or no column has different values.
     """
     found = Described()
-    constant, naming = list[str](), list[str]()
+    constant, naming = found.constant, list[str]()
     numbers, coded = list[Column](), list[tuple[Column, tuple[str, ...]]]()
     for name in names:
         series = frame[name]

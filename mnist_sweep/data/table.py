@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,7 @@ def from_frames(parts: Mapping[PartName, Frame], given: Options, wanted: TargetK
         frame = frame.iloc[order].reset_index(drop=True)
         weights = None if weights is None else weights[order]
     found = columns.describe(frame, names, given.categories, given.text, given.text_length, where)
+    _refuse_constant(found.constant, given, where)
     target, about = _target(frame, given.target, wanted, where)
     train = Rows(
         columns.encode(frame, found.columns, found.inputs, where, found.ready),
@@ -166,6 +167,17 @@ def _features(frame: DataFrame, given: Options, where: str) -> list[str]:
     if not names:
         raise UserError(f"{where}: has no column to predict {_listed(given.target)} from")
     return names
+
+
+def _refuse_constant(constant: Collection[str], given: Options, where: str) -> None:
+    """Refuses columns that the user has asked for, although nothing can be learned from them."""
+    wanted = {"data.features": given.features or (), "data.categories": given.categories, "data.text": given.text}
+    for key, names in wanted.items():
+        if useless := [name for name in names if name in constant]:
+            raise UserError(
+                f"{key}={_listed(names)}: {where.removeprefix('data.path=')} has the same value in every row of column "
+                f"{one_line(useless[0], 50)!r}; leave it out"
+            )
 
 
 # ---- targets ----------------------------------------------------------------------------------------------------

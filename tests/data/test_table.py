@@ -162,6 +162,13 @@ def test_columns_of_one_value_or_of_names_only_are_not_used(tmp_path: Path) -> N
     assert "column name: not used, because all values are different; to read words, set data.text=[name]" in notes
 
 
+@pytest.mark.parametrize("key", ["features", "categories", "text"])
+def test_a_column_with_one_value_is_refused_if_the_user_asks_for_it(tmp_path: Path, key: str) -> None:
+    frame = mixed().assign(same="x")
+    with pytest.raises(UserError, match=rf"^data.{key}=.* has the same value in every row of column 'same'; leave"):
+        loaded(frame, tmp_path, target="bought", **{key: ["age", "same"] if key == "features" else ["same"]})
+
+
 def test_the_index_that_pandas_writes_is_not_used(tmp_path: Path) -> None:
     mixed().to_csv(tmp_path / "indexed.csv")
     data = load(tmp_path / "indexed.csv", target="bought")
