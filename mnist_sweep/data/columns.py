@@ -82,7 +82,7 @@ def describe(
         if column.kind == "text":
             split = _split(series, length)
             words = _vocabulary(split)
-            if not words:
+            if not words or series.nunique(dropna=False) == 1:
                 constant.append(name)
                 continue
             column = replace(column, input=f"{TEXT}{len(found.columns) + 1}")
