@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, Response
 
 from mnist_sweep.common import termination
@@ -17,7 +18,7 @@ from mnist_sweep.common.connections import LimitedProtocol
 if TYPE_CHECKING:
     from types import FrameType
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -31,6 +32,14 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 """The headers of every answer: a page loads nothing from elsewhere, and no other site can show or read it."""
+
+
+def with_headers(message: Message) -> MutableHeaders:
+    """Adds `HEADERS` to the start of an answer, as far as it does not have them, and returns all its headers."""
+    headers = MutableHeaders(scope=message)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    return headers
 
 
 class Server(uvicorn.Server):

@@ -124,16 +124,16 @@ def refuse_unused(config: Config) -> None:
     Raises:
         UserError: A value would be ignored, or the target can't be reached.
     """
+    defaults = _defaults(config)
     for group in ("model", "training"):
-        _check_groups(config[group], _defaults(config)[group], group)
+        _check_groups(config[group], defaults[group], group)
     _check_target(config)
-    values = flat(config)
+    values, shipped_values = flat(config), flat(defaults)
     for keys, ignored, why in _RULES:
         if not ignored(config):
             continue
-        defaults = flat(_defaults(config))
         for key in _matching(keys, values):
-            if key not in defaults or values[key] != defaults[key]:
+            if key not in shipped_values or values[key] != shipped_values[key]:
                 raise UserError(f"{key}={as_written(values[key])}: is not used; {why}")
 
 

@@ -71,12 +71,8 @@ def predict(model: keras.Model, inputs: Array | Mapping[str, Array]) -> Array:
     Returns:
         Probabilities (N, classes) or whatever the model predicts, float32.
     """
-    named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
-    parts = []
-    for start in range(0, len(next(iter(named.values()))), _BATCH):
-        batch = {name: _given(array[start : start + _BATCH]) for name, array in named.items()}
-        parts.append(np.asarray(model(batch.get(ONLY, batch), training=False)))
-    return np.concatenate(parts).astype(np.float32)
+    (predicted,) = _outputs(model, inputs)
+    return predicted
 
 
 def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
@@ -88,14 +84,17 @@ def predict_each(model: keras.Model, inputs: Array | Mapping[str, Array]) -> dic
     """
     if not has_several_outputs(model):
         return {"predictions": predict(model, inputs)}
-    names = names_of(model)
+    return {f"predictions_{name}": one for name, one in zip(names_of(model), _outputs(model, inputs), strict=True)}
+
+
+def _outputs(model: keras.Model, inputs: Array | Mapping[str, Array]) -> list[Array]:
+    """Returns the predictions of each output, in the order of `keras.tree.flatten`, computed in batches."""
     named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
     parts: list[list[Array]] = []
     for start in range(0, len(next(iter(named.values()))), _BATCH):
         batch = {name: _given(array[start : start + _BATCH]) for name, array in named.items()}
         parts.append([np.asarray(one) for one in keras.tree.flatten(model(batch.get(ONLY, batch), training=False))])
-    columns = [np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True)]
-    return {f"predictions_{name}": column for name, column in zip(names, columns, strict=True)}
+    return [np.concatenate(output).astype(np.float32) for output in zip(*parts, strict=True)]
 
 
 def has_several_outputs(model: keras.Model) -> bool:

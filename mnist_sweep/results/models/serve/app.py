@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import anyio
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -117,9 +117,7 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in web.HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = web.with_headers(message)
                 if by_link:
                     headers.append("Set-Cookie", f"{_COOKIE}={self._pass}; HttpOnly; SameSite=Strict; Path=/")
             await send(message)
